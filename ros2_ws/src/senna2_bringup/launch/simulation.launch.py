@@ -1,0 +1,67 @@
+"""The simulated graph on a ROS 2 install: ros2 launch senna2_bringup simulation.launch.py clip:=curve seed:=3.
+
+The same manifest as `python -m senna2_bringup.simulate`; film, report and result come from there or from
+`python -m senna2_bringup.evaluate BAG`.
+"""
+
+from datetime import datetime
+from pathlib import Path
+
+from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
+from launch.event_handlers import OnProcessExit
+from launch.events import Shutdown
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from launch import LaunchDescription
+from senna2_bringup.manifest import Process, simulation
+
+ARGUMENTS = {
+    "clip": ("follow_stop", "family of the clip"),
+    "seed": ("1000", "seed of the clip"),
+    "mode": ("lockstep", "lockstep or realtime"),
+    "driver": ("senna2", "senna2, expert or constant_velocity"),
+    "device": ("auto", "auto, cpu or cuda"),
+    "models": ("models/small-s1", "folder with the checkpoints"),
+    "bag": ("", "bag to record; default runs/<time>/bag"),
+}
+
+
+def to_node(process: Process) -> Node:
+    """A process of the manifest as a launch action."""
+    return Node(
+        package=process.package,
+        executable=process.executable,
+        name=process.name,
+        parameters=[*map(str, process.parameter_files), process.parameters],
+        remappings=list(process.remaps),
+        additional_env=process.environment,
+        output="screen",
+    )
+
+
+def start(context) -> list:
+    """All nodes; when one ends, all end."""
+    given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    bag = Path(given["bag"] or f"runs/{datetime.now():%Y%m%d-%H%M%S}/bag")
+    bag.parent.mkdir(parents=True, exist_ok=True)
+    processes = simulation(
+        clip=given["clip"],
+        seed=int(given["seed"]),
+        mode=given["mode"],
+        driver=given["driver"],
+        device=given["device"],
+        models=Path(given["models"]),
+        bag=bag,
+    )
+    nodes = [to_node(process) for process in processes]
+    ends = [
+        RegisterEventHandler(OnProcessExit(target_action=node, on_exit=[EmitEvent(event=Shutdown())])) for node in nodes
+    ]
+    return nodes + ends
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Entry point of ros2 launch."""
+    arguments = [DeclareLaunchArgument(n, default_value=d, description=t) for n, (d, t) in ARGUMENTS.items()]
+    return LaunchDescription([*arguments, OpaqueFunction(function=start)])

@@ -1,0 +1,1 @@
+"""Launch files, parameters, process manifest, recorder and whole-graph runs."""

@@ -1,0 +1,164 @@
+"""What one drive amounts to, read from its bag: the figures of result.json and of the report. No ROS."""
+
+import hashlib
+import json
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from senna2_core.bags import bag_topics, read_bag
+from senna2_core.messages import (
+    Consistency,
+    GroundTruth,
+    read_consistency,
+    read_ground_truth,
+    read_map,
+    read_navigation,
+    read_odometry,
+    read_trajectory,
+    stamp_ns,
+)
+from senna2_core.objects import EgoState, MapElements, Navigation
+
+RESET, COLLISION, END = 0, 1, 2  # SimEvent.kind
+_READ = (
+    "/ego/odometry",
+    "/ego/navigation",
+    "/planner/trajectory",
+    "/planner/consistency",
+    "/vlm/decision",
+    "/sim/ground_truth",
+    "/sim/map",
+    "/sim/events",
+    "/diagnostics",
+)
+
+
+@dataclass
+class Drive:
+    """One episode, by stamp ns where that is the key. Everything small; images stay in the bag."""
+
+    facts: dict[str, Any] = field(default_factory=dict)  # clip, seed, driver, mode, rig, duration_s, wall_s
+    ended: bool = False  # the clip came to its end
+    ego: dict[int, EgoState] = field(default_factory=dict)
+    navigation: dict[int, Navigation] = field(default_factory=dict)
+    plans: dict[int, np.ndarray] = field(default_factory=dict)  # (40, 3) in base_link
+    consistency: dict[int, Consistency] = field(default_factory=dict)
+    decisions: dict[int, tuple[str, float]] = field(default_factory=dict)  # text and its probability
+    truth: dict[int, GroundTruth] = field(default_factory=dict)
+    map: MapElements = field(default_factory=MapElements.empty)
+    events: list[tuple[int, str]] = field(default_factory=list)  # collisions and errors
+    diagnostics: dict[str, dict[str, str]] = field(default_factory=dict)  # newest by node
+
+    @property
+    def stamps(self) -> list[int]:
+        """Of all steps."""
+        return sorted(self.truth)
+
+    @property
+    def start_ns(self) -> int:
+        """Stamp of the first step."""
+        return self.stamps[0] if self.truth else 0
+
+    def seconds(self, stamp: int) -> float:
+        """Since the start."""
+        return (stamp - self.start_ns) / 1e9
+
+
+def load_drive(bag: Path) -> Drive:
+    """The last episode in a bag, however short.
+
+    Raises:
+        ValueError: no readable bag.
+    """
+    topics = [topic for topic in _READ if topic in bag_topics(bag)]
+    drive = Drive()
+    previous: EgoState | None = None
+    for topic, _, msg in read_bag(bag, topics):
+        match topic:
+            case "/sim/events" if msg.kind == RESET:
+                drive = Drive(facts=json.loads(msg.text), map=drive.map, diagnostics=drive.diagnostics)
+            case "/sim/events" if msg.kind == END:
+                drive.ended = True
+                drive.facts |= json.loads(msg.text)
+            case "/sim/events":
+                drive.events.append((stamp_ns(msg.header), str(msg.text)))
+            case "/ego/odometry":
+                previous = drive.ego[stamp_ns(msg.header)] = read_odometry(msg, previous)
+            case "/ego/navigation":
+                drive.navigation[stamp_ns(msg.header)] = read_navigation(msg)
+            case "/planner/trajectory":
+                drive.plans[stamp_ns(msg.header)] = read_trajectory(msg)
+            case "/planner/consistency":
+                drive.consistency[stamp_ns(msg.header)] = read_consistency(msg)
+            case "/vlm/decision":
+                drive.decisions[stamp_ns(msg.header)] = str(msg.text), float(np.max(msg.probabilities))
+            case "/sim/ground_truth":
+                drive.truth[stamp_ns(msg.header)] = read_ground_truth(msg)
+            case "/sim/map":
+                drive.map = read_map(msg)
+            case "/diagnostics":
+                for status in msg.status:
+                    drive.diagnostics[status.name] = {item.key: item.value for item in status.values}
+    return drive
+
+
+def clip_id(facts: dict[str, Any]) -> str:
+    """Family-seed, e.g. follow_stop-0007."""
+    return f"{facts['clip']}-{facts['seed']:04d}" if facts.get("clip") else "unknown clip"
+
+
+def trajectory_sha256(plans: dict[int, np.ndarray]) -> str:
+    """Hash of all published trajectories with their stamps."""
+    digest = hashlib.sha256()
+    for stamp in sorted(plans):
+        digest.update(stamp.to_bytes(8, "little"))
+        digest.update(np.ascontiguousarray(plans[stamp], dtype="<f4").tobytes())
+    return digest.hexdigest()
+
+
+def summarise(drive: Drive) -> dict[str, Any]:
+    """The figures of result.json; null where a run was too short or a driver has none."""
+    last = drive.truth[drive.stamps[-1]] if drive.truth else None
+    agree = [c.agree for c in drive.consistency.values()]
+    sim = drive.diagnostics.get("sim", {})
+    wall_s = float(drive.facts["wall_s"] if drive.ended else sim.get("wall_s", 0.0))
+    duration_s = drive.seconds(drive.stamps[-1]) if drive.truth else 0.0
+    return {
+        "clip": drive.facts.get("clip"),
+        "seed": drive.facts.get("seed"),
+        "driver": drive.facts.get("driver"),
+        "mode": drive.facts.get("mode"),
+        "end": drive.facts.get("end") or None,
+        "collided": last.collided if last else None,
+        "at_fault": last.at_fault if last else None,
+        "min_ttc_s": round(last.min_ttc_s, 3) if last and math.isfinite(last.min_ttc_s) else None,
+        "progress_m": round(last.progress_m, 3) if last else None,
+        "duration_s": round(duration_s, 3),
+        "real_time_factor": round(duration_s / wall_s, 3) if wall_s > 0 else None,
+        "consistency": round(float(np.mean(agree)), 4) if agree else None,
+        "mean_decision_age_s": round(float(np.mean([c.decision_age_s for c in drive.consistency.values()])), 3)
+        if agree
+        else None,
+        "plans": len(drive.plans),
+        "trajectory_sha256": trajectory_sha256(drive.plans),
+    }
+
+
+def timings(drive: Drive) -> list[tuple[str, str, int, float, float]]:
+    """Where the wall time goes: node, what, count, mean ms, 95th percentile ms."""
+    rows = []
+    for node, values in sorted(drive.diagnostics.items()):
+        found: dict[str, dict[str, str]] = defaultdict(dict)
+        for key, value in values.items():
+            for ending in ("_count", "_mean_ms", "_p95_ms"):
+                if key.endswith(ending):
+                    found[key.removesuffix(ending)][ending] = value
+        for what, row in found.items():
+            if len(row) == 3:
+                rows.append((node, what, int(row["_count"]), float(row["_mean_ms"]), float(row["_p95_ms"])))
+    return rows

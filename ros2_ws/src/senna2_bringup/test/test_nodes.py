@@ -1,0 +1,289 @@
+"""Single nodes as processes: what they refuse, and how they end."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from nav_msgs.msg import Odometry
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from senna2_msgs.msg import NavigationCommand, SceneTokens, SimEvent
+from senna2_msgs.srv import LoadClip, Reset
+from sensor_msgs.msg import CompressedImage, Image
+
+from senna2_bringup.domain import Domain, remove_orphans
+from senna2_core.actions import DirectionAction
+from senna2_core.messages import fill_image, fill_jpeg, fill_navigation, fill_odometry, read_image, stamp_ns
+from senna2_core.objects import EgoState, Navigation
+from senna2_core.ros_node import output_qos
+from senna2_sim.rig import load_rig
+
+S = 1_000_000_000
+CAMERAS = load_rig("small").cameras
+
+
+class Bench:
+    """A node of ours in a domain of its own, and processes beside it."""
+
+    def __init__(self) -> None:
+        self._domain = Domain()
+        self._context = Context()
+        rclpy.init(args=[], context=self._context, domain_id=self._domain.id)
+        self.node = rclpy.create_node("tester", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._processes: list[subprocess.Popen] = []
+        self.diagnostics: dict[str, list[DiagnosticStatus]] = {}
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"ROS_DOMAIN_ID": str(self._domain.id), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+
+    def start(self, *words: str) -> subprocess.Popen:
+        """A node by module and ROS arguments, or Python code after -c."""
+        command = [sys.executable, *(words if words[0] == "-c" else ("-m", words[0], "--ros-args", *words[1:]))]
+        environment = os.environ | self.environment
+        pipe = subprocess.PIPE
+        self._processes.append(subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True))
+        return self._processes[-1]
+
+    def until(self, condition, timeout_s: float = 40):
+        """Spin until the condition holds; its value."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if value := condition():
+                return value
+            dead = [p for p in self._processes if p.poll() is not None]
+            assert not dead, [p.communicate() for p in dead]
+            self._executor.spin_once(timeout_sec=0.05)
+        pytest.fail(f"condition not met within {timeout_s} s; diagnostics: {self.diagnostics}")
+
+    def call(self, kind, name: str, request):
+        client = self.node.create_client(kind, name)
+        self.until(client.service_is_ready)
+        future = client.call_async(request)
+        self.until(future.done)
+        return future.result()
+
+    def _on_diagnostics(self, msg) -> None:
+        for status in msg.status:
+            self.diagnostics.setdefault(status.name, []).append(status)
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.send_signal(signal.SIGINT)
+        for process in self._processes:
+            with suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=5)
+            process.kill()
+            process.communicate()
+        self.node.destroy_node()
+        rclpy.try_shutdown(context=self._context)
+        self._domain.release()
+
+
+@pytest.fixture
+def bench():
+    one = Bench()
+    yield one
+    one.close()
+
+
+def refused(bench: Bench, name: str) -> int:
+    """How many inputs the node says it has refused."""
+    statuses = bench.diagnostics.get(name, [])
+    return int({v.key: v.value for v in statuses[-1].values}.get("refused", 0)) if statuses else 0
+
+
+def test_perception_refuses_bad_input_says_so_and_goes_on(bench, models):
+    common = ("-p", f"checkpoint:={models / 'perception'}", "-p", "device:=cpu", "-p", "mode:=lockstep")
+    compressed = bench.start("senna2_perception.node", *common)
+    raw = ("-r", "__ns:=/raw", "-r", "__node:=perception_raw", "-p", "raw_images:=true")
+    bench.start("senna2_perception.node", *common, *raw)
+
+    def publishers(prefix: str, kind, suffix: str):
+        def make(type_, topic):
+            return bench.node.create_publisher(type_, prefix + topic, output_qos())
+
+        images = {camera.name: make(kind, f"camera/{camera.name}/{suffix}") for camera in CAMERAS}
+        return images, make(Odometry, "ego/odometry"), make(NavigationCommand, "ego/navigation")
+
+    ways = {
+        "/": (publishers("/", CompressedImage, "compressed"), lambda: CompressedImage(), fill_jpeg),
+        "/raw/": (publishers("/raw/", Image, "image_raw"), lambda: Image(), fill_image),
+    }
+    tokens: dict[str, list[int]] = {prefix: [] for prefix in ways}
+    for prefix, stamps in tokens.items():
+        heard = lambda msg, stamps=stamps: stamps.append(stamp_ns(msg.header))  # noqa: E731
+        bench.node.create_subscription(SceneTokens, f"{prefix}perception/scene_tokens", heard, output_qos())
+
+    def send(prefix: str, stamp: int, spoil=None, speed_mps: float = 5.0) -> None:
+        (images, odometry, navigation), blank, fill = ways[prefix]
+        ego = EgoState(
+            stamp_ns=stamp, x_m=0, y_m=0, yaw_rad=0, speed_mps=speed_mps, acceleration_mps2=0, yaw_rate_radps=0
+        )
+        way = Navigation(
+            command=DirectionAction.STRAIGHT, text="", target_point=np.array([40.0, 0.0]), speed_limit_mps=13.9
+        )
+        for camera in CAMERAS:
+            grey = np.full((camera.height, camera.width, 3), 127, np.uint8)
+            msg = fill(blank(), stamp, camera.name, grey)
+            if spoil is not None and camera.name == "front":
+                spoil(msg)
+            images[camera.name].publish(msg)
+        odometry.publish(fill_odometry(Odometry(), ego))
+        navigation.publish(fill_navigation(NavigationCommand(), stamp, way))
+
+    def wrong_size(msg):
+        msg.data = cv2.imencode(".jpg", np.zeros((100, 100, 3), np.uint8))[1].tobytes()
+
+    def not_a_picture(msg):
+        msg.data = b"not a picture"
+
+    def cut(msg):
+        msg.data = bytes(msg.data)[:200]
+
+    def nan_pixels(msg):
+        msg.encoding, msg.step = "32FC1", 4 * msg.width
+        msg.data = np.full((msg.height, msg.width), np.nan, np.float32).tobytes()
+
+    def short_raw(msg):
+        msg.data = bytes(msg.data)[:-1]
+
+    bench.until(lambda: {"perception", "perception_raw"} <= bench.diagnostics.keys())
+    for k, spoil in enumerate((wrong_size, not_a_picture, cut)):
+        send("/", S + k * S // 10, spoil)
+    send("/", S + 3 * S // 10, speed_mps=float("nan"))
+    for k, spoil in enumerate((nan_pixels, short_raw)):
+        send("/raw/", S + k * S // 10, spoil)
+    bench.until(lambda: refused(bench, "perception") == 4 and refused(bench, "perception_raw") == 2)
+    for name in ("perception", "perception_raw"):
+        errors = [s for s in bench.diagnostics[name] if s.level == DiagnosticStatus.ERROR]
+        assert errors and "refused" in errors[0].message
+    assert not tokens["/"] and not tokens["/raw/"]
+    for prefix in ways:
+        send(prefix, 2 * S)
+    bench.until(lambda: tokens["/"] == [2 * S] and tokens["/raw/"] == [2 * S])
+    bench.until(lambda: all(bench.diagnostics[n][-1].level == DiagnosticStatus.OK for n in bench.diagnostics))
+    compressed.send_signal(signal.SIGINT)
+    assert compressed.wait(10) == 0
+
+
+def test_simulator_starts_again_and_loads_clips_on_request(bench):
+    events: list[SimEvent] = []
+    bench.node.create_subscription(SimEvent, "/sim/events", events.append, output_qos())
+    options = ("driver:=expert", "clip:=follow_stop", "seed:=1", "max_duration_s:=0.3")
+    bench.start("senna2_sim.node", *(word for option in options for word in ("-p", option)))
+    bench.until(lambda: [e.kind for e in events] == [SimEvent.RESET, SimEvent.END])
+    answer = bench.call(Reset, "/sim/reset", Reset.Request())
+    assert answer.success, answer.message
+    bench.until(lambda: len(events) == 4)
+    assert stamp_ns(events[2].header) - stamp_ns(events[1].header) >= 3 * S
+    assert stamp_ns(events[2].header) % S == 0
+    answer = bench.call(LoadClip, "/sim/load_clip", LoadClip.Request(clip="no_such_clip", seed=0))
+    assert not answer.success and "follow_stop" in answer.message
+    answer = bench.call(LoadClip, "/sim/load_clip", LoadClip.Request(clip="curve", seed=2))
+    assert answer.success, answer.message
+    bench.until(lambda: len(events) == 6)
+    facts = json.loads(events[5].text)
+    assert (facts["clip"], facts["seed"], facts["duration_s"], facts["end"]) == ("curve", 2, 0.3, "time")
+
+
+def test_a_film_can_be_the_camera(bench, tmp_path):
+    film = tmp_path / "film.mp4"
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"mp4v"), 10, (640, 360))
+    for grey in (0, 60, 120, 180, 240):
+        writer.write(np.full((360, 640, 3), grey, np.uint8))
+    writer.release()
+    frames = []
+    bench.node.create_subscription(CompressedImage, "/camera/front/compressed", frames.append, output_qos())
+    camera = bench.start("senna2_perception.camera_node", "-p", f"source:={film}", "-p", "loop:=true")
+    bench.until(lambda: len(frames) >= 7)
+    levels = [read_image(frame).mean() for frame in frames[:7]]
+    assert read_image(frames[0]).shape == (180, 320, 3)
+    np.testing.assert_allclose(levels, [0, 60, 120, 180, 240, 0, 60], atol=8)
+    camera.send_signal(signal.SIGINT)
+    assert camera.wait(10) == 0
+    _, errors = bench.start("senna2_perception.camera_node", "-p", "source:=/no/film.mp4").communicate(timeout=30)
+    assert errors.strip().splitlines()[-1].startswith("error: source")
+
+
+def test_simulator_names_who_is_late(bench):
+    events: list[SimEvent] = []
+    bench.node.create_subscription(SimEvent, "/sim/events", events.append, output_qos())
+    sim = bench.start("senna2_sim.node", "-p", "start_timeout_s:=1.0")
+    _, errors = sim.communicate(timeout=40)
+    assert sim.returncode == 1 and errors.startswith("error: perception is late") and errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("parameter", "word"), [("mode:=fast", "mode"), ("seed:=x", "seed"), ("clip:=nowhere", "follow_stop")]
+)
+def test_a_bad_parameter_ends_the_node_with_one_line(bench, parameter, word):
+    sim = bench.start("senna2_sim.node", "-p", parameter)
+    _, errors = sim.communicate(timeout=40)
+    assert sim.returncode == 1 and word in errors and errors.startswith("error: ") and errors.count("\n") == 1, errors
+
+
+@pytest.mark.parametrize("way", ["time.sleep(60)", "[None for _ in iter(int, 1)]"], ids=["sleeps", "spins"])
+def test_a_node_whose_callback_never_returns_is_seen(bench, way):
+    code = f"""
+import sys, time
+from rclpy.node import Node
+from senna2_core.ros_node import Health, run_node
+
+class Sleepy(Node):
+    def __init__(self):
+        super().__init__("sleepy")
+        self.health = Health(self)
+        self.timer = self.create_timer(1.5, lambda: {way})
+
+sys.exit(run_node(Sleepy))
+"""
+    process = bench.start("-c", code)
+    watch = f"""
+import time
+from senna2_bringup.monitor import Monitor
+
+monitor, pids = Monitor(), {{"sleepy": {process.pid}}}
+assert monitor.hung(pids, 0.1) is None  # not heard yet: still loading
+deadline = time.monotonic() + 40
+while monitor.hung(pids, 2.0) is None and time.monotonic() < deadline:
+    monitor.spin(0.05)
+assert monitor.hung(pids, 2.0) == "sleepy"
+monitor.close()
+"""
+    try:  # in a process of its own, as when driving: DDS keeps the settings of a process's first graph
+        subprocess.run([sys.executable, "-c", watch], env=os.environ | bench.environment, check=True, timeout=60)
+    finally:
+        process.kill()
+
+
+def test_shared_memory_of_the_dead_is_removed_and_of_the_living_is_kept(bench):
+    code = "import rclpy, time; rclpy.init(); n = rclpy.create_node('n'); print('up', flush=True); time.sleep(60)"
+    living, dead = (bench.start("-c", code) for _ in range(2))
+    segments = {}
+    for process in (living, dead):
+        process.stdout.readline()
+        files = [os.readlink(link) for link in Path(f"/proc/{process.pid}/fd").iterdir()]
+        segments[process] = {f.removesuffix("_el") for f in files if re.search(r"/fastdds_[0-9a-f]{16}_el$", f)}
+        assert segments[process] and all(Path(f).exists() for f in segments[process])
+    dead.kill()
+    dead.wait()
+    remove_orphans(min_age_s=60.0)
+    assert all(Path(f).exists() for f in segments[dead])
+    remove_orphans(min_age_s=0.0)
+    assert not any(Path(f).exists() or Path(f + "_el").exists() for f in segments[dead])
+    assert all(Path(f).exists() and Path(f + "_el").exists() for f in segments[living])

@@ -1,0 +1,1 @@
+"""Camera frames to scene tokens, objects and map."""

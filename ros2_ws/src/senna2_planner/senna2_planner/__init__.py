@@ -1,0 +1,1 @@
+"""Decision adapter and diffusion planner: decision and scene tokens to trajectory."""

@@ -1,0 +1,81 @@
+"""DiT over trajectory patches. B batch, S trajectory points, N scene tokens, D sizes.
+
+Source: DiT (arXiv:2212.09748) blocks with adaLN; scene tokens by cross-attention, decision by adaLN (Senna-2 3.1).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from senna2_planner.config import PlannerConfig
+
+
+def time_embedding(time: Tensor, size: int) -> Tensor:
+    """Diffusion time (B,) in 0..1 -> sines and cosines (B, size), wavelengths from 2 pi / 1000 to 2 pi."""
+    frequencies = torch.exp(torch.linspace(0, math.log(1000), size // 2, device=time.device))
+    phase = time[:, None] * frequencies
+    return torch.cat([phase.sin(), phase.cos()], dim=-1)
+
+
+class _Block(nn.Module):
+    """Self-attention, cross-attention and MLP; each is shifted, scaled and gated by the condition."""
+
+    def __init__(self, size: int, heads: int):
+        super().__init__()
+        self.self_attention = nn.MultiheadAttention(size, heads, batch_first=True)
+        self.cross_attention = nn.MultiheadAttention(size, heads, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(size, 3 * size), nn.GELU(), nn.Linear(3 * size, size))
+        self.modulation = nn.Linear(size, 9 * size)
+        nn.init.zeros_(self.modulation.weight)  # starts as a plain transformer: the condition has no say yet
+        with torch.no_grad():
+            self.modulation.bias.copy_(torch.tensor([0.0, 0.0, 1.0]).repeat_interleave(3 * size))
+
+    def forward(self, x: Tensor, scene: Tensor, condition: Tensor) -> Tensor:
+        """x (B * R, P, D), scene (B, N, D), condition (B * R, D) -> (B * R, P, D)."""
+        size = x.shape[-1:]
+        shift, scale, gate = self.modulation(condition)[:, None].unflatten(-1, (3, 3, -1)).unbind(2)
+        for index, branch in enumerate((self._look_inside, self._look_around, self._think)):
+            y = F.layer_norm(x, size) * (1 + scale[:, :, index]) + shift[:, :, index]
+            x = x + gate[:, :, index] * branch(y, scene)
+        return x
+
+    def _look_inside(self, x: Tensor, scene: Tensor) -> Tensor:
+        return self.self_attention(x, x, x, need_weights=False)[0]
+
+    def _look_around(self, x: Tensor, scene: Tensor) -> Tensor:
+        together = x.reshape(len(scene), -1, x.shape[-1])  # the draws of one scene share its keys
+        return self.cross_attention(together, scene, scene, need_weights=False)[0].reshape(x.shape)
+
+    def _think(self, x: Tensor, scene: Tensor) -> Tensor:
+        return self.mlp(x)
+
+
+class Denoiser(nn.Module):
+    """Noisy normalised residual -> estimate of the clean one."""
+
+    def __init__(self, config: PlannerConfig):
+        super().__init__()
+        self.config = config
+        size = config.size
+        self.embed = nn.Linear(3 * config.patch, size)
+        self.position = nn.Parameter(0.02 * torch.randn(config.steps // config.patch, size))
+        self.scene = nn.Linear(config.token_size, size)
+        self.time = nn.Sequential(nn.Linear(size, size), nn.SiLU(), nn.Linear(size, size))
+        self.decision = nn.Linear(config.condition_size, size)
+        self.null_condition = nn.Parameter(torch.zeros(config.condition_size))
+        self.blocks = nn.ModuleList(_Block(size, config.heads) for _ in range(config.layers))
+        self.out = nn.Linear(size, 3 * config.patch)
+
+    def forward(self, noisy: Tensor, time: Tensor, scene: Tensor, condition: Tensor) -> Tensor:
+        """Denoise R samples per scene, those of one scene in a row.
+
+        noisy (B * R, S, 3), time (B * R,) in 0..1, scene (B, N, token_size), condition (B * R, C) -> (B * R, S, 3).
+        """
+        x = self.embed(noisy.unflatten(1, (-1, self.config.patch)).flatten(2)) + self.position
+        modulation = F.silu(self.time(time_embedding(time, self.config.size)) + self.decision(condition))
+        scene = self.scene(scene)
+        for block in self.blocks:
+            x = block(x, scene, modulation)
+        return self.out(F.layer_norm(x, x.shape[-1:])).unflatten(2, (self.config.patch, 3)).flatten(1, 2)

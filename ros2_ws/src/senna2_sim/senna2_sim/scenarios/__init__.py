@@ -1,0 +1,40 @@
+"""Families of driving tasks. A clip is a pure function of family, seed and GENERATOR_VERSION."""
+
+import difflib
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+
+from senna2_sim.scenarios import junctions, roads
+from senna2_sim.world.types import GENERATOR_VERSION, Clip
+
+_BUILDERS: dict[str, Callable[[int, np.random.Generator], Clip]] = {
+    "follow_stop": roads.follow_stop,
+    "cut_in": roads.cut_in,
+    "hard_brake": roads.hard_brake,
+    "empty_road": roads.empty_road,
+    "curve": roads.curve,
+    "turn_left": junctions.turn_left,
+    "turn_right": junctions.turn_right,
+}
+FAMILIES: tuple[str, ...] = tuple(_BUILDERS)
+
+
+def load_clip(family: str, seed: int) -> Clip:
+    """The clip of a family with a seed 0..9999; ValueError that names the families when there is none."""
+    builder = _BUILDERS.get(family)
+    if builder is None:
+        near = difflib.get_close_matches(family, FAMILIES, n=1, cutoff=0.0)[0]
+        raise ValueError(f'clip family "{family}": unknown, did you mean "{near}"? Families: {", ".join(FAMILIES)}')
+    if not 0 <= seed <= 9999:
+        raise ValueError(f"clip {family}: got seed {seed}, wanted 0..9999")
+    return builder(seed, np.random.default_rng([GENERATOR_VERSION, zlib.crc32(family.encode()), seed]))
+
+
+def clip_named(name: str) -> Clip:
+    """The clip with an id such as "follow_stop-0007"."""
+    family, dash, seed = name.rpartition("-")
+    if not dash or not seed.isdigit():
+        raise ValueError(f'clip "{name}": wanted FAMILY-SEED, e.g. follow_stop-0007; families: {", ".join(FAMILIES)}')
+    return load_clip(family, int(seed))

@@ -1,0 +1,133 @@
+"""A clip as a Gaussian scene that can be looked at: static world, one rigid cloud per agent, lamps, sky."""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from senna2_sim.appearance import palette
+from senna2_sim.appearance.actors import draw_actor
+from senna2_sim.appearance.ground import draw_ground, site
+from senna2_sim.appearance.roadside import draw_lamp, draw_roadside, draw_signal
+from senna2_sim.appearance.sketch import Sketch
+from senna2_sim.render import Frame, PackedGaussians, pack, render, to_uint8
+from senna2_sim.rig import Rig
+from senna2_sim.world.types import Clip, LightColour
+
+NEAR_M, MARGIN = 0.4, 0.3  # what `render` leaves out: nothing real comes nearer, nothing smears across the image
+COLOURS: tuple[LightColour, ...] = ("red", "yellow", "green")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What `render` needs. Groups: 0 static, then agents, then their lit brake lamps, then 3 lamps per light."""
+
+    packed: PackedGaussians
+    sky: np.ndarray  # octahedral map, (size, size, 3) float32
+    agents: int
+    lights: int
+
+    def frames(
+        self,
+        rig: Rig,
+        ego_pose: np.ndarray,
+        agent_poses: np.ndarray,
+        *,
+        agent_brake: np.ndarray | None = None,
+        light_colours: tuple[LightColour, ...] = (),
+        visible: np.ndarray | None = None,
+    ) -> dict[str, Frame]:
+        """Float colours, depth and alpha of every camera; arguments as in `render`."""
+        agent_poses = np.asarray(agent_poses, dtype=float).reshape(-1, 3)
+        shown = np.ones(self.agents, bool) if visible is None else np.asarray(visible, bool)
+        brake = np.zeros(self.agents, bool) if agent_brake is None else np.asarray(agent_brake, bool)
+        for name, got in (("agent_poses", agent_poses), ("visible", shown), ("agent_brake", brake)):
+            if len(got) != self.agents:
+                raise ValueError(f"scene: {name} has {len(got)} rows, the clip has {self.agents} agents")
+        if light_colours and len(light_colours) != self.lights:
+            raise ValueError(f"scene: {len(light_colours)} light colours, the clip has {self.lights} lights")
+        lit = [colour == given for given in light_colours or [None] * self.lights for colour in COLOURS]
+        enabled = np.concatenate([[True], shown, shown & brake, np.array(lit, dtype=bool)])
+        poses = np.broadcast_to(np.eye(4), (len(enabled), 4, 4)).copy()
+        poses[1 : 1 + 2 * self.agents] = np.tile(_matrices(agent_poses), (2, 1, 1))
+        map_from_base = _matrices(np.asarray(ego_pose, dtype=float)[None])[0]
+        cameras = rig.cameras
+        viewmats = np.linalg.inv(map_from_base @ np.stack([camera.base_from_camera for camera in cameras]))
+        pictures = render(
+            self.packed,
+            viewmats,
+            np.stack([camera.intrinsics for camera in cameras]),
+            [(camera.width, camera.height) for camera in cameras],
+            group_poses=poses,
+            enabled=enabled,
+            sky=self.sky,
+            near_m=NEAR_M,
+            margin=MARGIN,
+        )
+        return {camera.name: picture for camera, picture in zip(cameras, pictures, strict=True)}
+
+    def render(
+        self,
+        rig: Rig,
+        ego_pose: np.ndarray,
+        agent_poses: np.ndarray,
+        *,
+        agent_brake: np.ndarray | None = None,
+        light_colours: tuple[LightColour, ...] = (),
+        visible: np.ndarray | None = None,
+    ) -> dict[str, np.ndarray]:
+        """What every camera of the ego sees; the ego's own body is not drawn.
+
+        Args:
+            rig: the cameras.
+            ego_pose: rear axle x m, y m, yaw rad in map, (3,).
+            agent_poses: box centres x m, y m, yaw rad in map, in the order of clip.agents, (A, 3).
+            agent_brake: whose brake lamps shine, (A,) bool; none when None.
+            light_colours: one per traffic light of the road map, in its order; all dark when empty.
+            visible: who is there, (A,) bool; all when None.
+        Returns:
+            images by camera name, (H, W, 3) uint8 RGB.
+        Raises:
+            ValueError: lengths that do not fit the clip.
+        """
+        pictures = self.frames(
+            rig, ego_pose, agent_poses, agent_brake=agent_brake, light_colours=light_colours, visible=visible
+        )
+        return {name: to_uint8(picture.rgb) for name, picture in pictures.items()}
+
+
+def build_scene(clip: Clip) -> Scene:
+    """The scene of a clip: a pure function of its contents, with looks drawn from (clip.family, clip.seed)."""
+    streams = np.random.SeedSequence([zlib.crc32(clip.family.encode()), clip.seed]).spawn(4)
+    general, ground, roadside, actors = (np.random.default_rng(stream) for stream in streams)
+    day = palette.daylight(clip.daylight, general.uniform(-np.pi, np.pi))
+    sky = palette.sky_map(day, general)
+
+    place = site(clip.road, clip.route)
+    static = Sketch(day.light, ground)
+    draw_ground(static, clip.road, place, ground)
+    draw_roadside(static, place, clip.road.lights, day, roadside)
+    for light in clip.road.lights:
+        draw_signal(static, light)
+    bodies, brakes = [], []
+    for spec in clip.agents:
+        body, lamps = draw_actor(spec, day.light, day.headlights, actors)
+        bodies.append(body)
+        brakes.append(lamps)
+    lit = []
+    for light in clip.road.lights:
+        for colour in COLOURS:
+            sketch = Sketch(day.light, general)
+            draw_lamp(sketch, light, colour)
+            lit.append(sketch.cloud())
+    packed = pack([static.cloud(), *bodies, *brakes, *lit])
+    return Scene(packed, sky, len(clip.agents), len(clip.road.lights))
+
+
+def _matrices(poses: np.ndarray) -> np.ndarray:
+    """Homogeneous matrices (N, 4, 4) of planar poses (N, 3)."""
+    cos, sin = np.cos(poses[:, 2]), np.sin(poses[:, 2])
+    matrices = np.broadcast_to(np.eye(4), (len(poses), 4, 4)).copy()
+    matrices[:, 0, 0], matrices[:, 0, 1], matrices[:, 1, 0], matrices[:, 1, 1] = cos, -sin, sin, cos
+    matrices[:, :2, 3] = poses[:, :2]
+    return matrices

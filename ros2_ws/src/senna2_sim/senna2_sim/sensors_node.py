@@ -1,0 +1,85 @@
+"""Publishers of everything that the simulator says about one step."""
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from nav_msgs.msg import Odometry
+from rclpy.node import Node
+from rosgraph_msgs.msg import Clock
+from senna2_msgs.msg import GroundTruth as GroundTruthMsg
+from senna2_msgs.msg import MapElements as MapElementsMsg
+from senna2_msgs.msg import NavigationCommand, SimEvent
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from visualization_msgs.msg import MarkerArray
+
+from senna2_core.markers_node import agents_marker, map_marker
+from senna2_core.messages import (
+    GroundTruth,
+    fill_camera_info,
+    fill_ground_truth,
+    fill_header,
+    fill_image,
+    fill_jpeg,
+    fill_map,
+    fill_navigation,
+    fill_odometry,
+)
+from senna2_core.objects import EgoState, MapElements, Navigation
+from senna2_core.ros_node import output_qos
+from senna2_sim.rig import Rig
+
+
+class SensorPublishers:
+    """The simulator's topics. Raw images are sent only while somebody listens."""
+
+    def __init__(self, node: Node, rig: Rig):
+        def publisher(kind: type, topic: str):  # type: ignore[no-untyped-def]
+            return node.create_publisher(kind, topic, output_qos())
+
+        self._cameras = {camera.name: camera for camera in rig.cameras}
+        self._clock = publisher(Clock, "/clock")
+        self._odometry = publisher(Odometry, "ego/odometry")
+        self._navigation = publisher(NavigationCommand, "ego/navigation")
+        self._truth = publisher(GroundTruthMsg, "sim/ground_truth")
+        self._map = publisher(MapElementsMsg, "sim/map")
+        self._markers = publisher(MarkerArray, "sim/markers")
+        self._events = publisher(SimEvent, "sim/events")
+        self._jpeg = {name: publisher(CompressedImage, f"camera/{name}/compressed") for name in self._cameras}
+        self._raw = {name: publisher(Image, f"camera/{name}/image_raw") for name in self._cameras}
+        self._info = {name: publisher(CameraInfo, f"camera/{name}/camera_info") for name in self._cameras}
+
+    def clock(self, stamp_ns: int) -> None:
+        """/clock alone."""
+        self._clock.publish(Clock(clock=Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)))
+
+    def map(self, stamp_ns: int, elements: MapElements) -> None:
+        """The static map, once per episode."""
+        self._map.publish(fill_map(MapElementsMsg(), stamp_ns, "map", elements))
+        self._markers.publish(map_marker(stamp_ns, elements))
+
+    def event(self, stamp_ns: int, kind: int, text: str, agent_id: int = -1, at_fault: bool = False) -> None:
+        """Something happened."""
+        msg = SimEvent(kind=kind, agent_id=int(agent_id), at_fault=bool(at_fault), text=text)
+        fill_header(msg.header, stamp_ns, "map")
+        self._events.publish(msg)
+
+    def step(self, ego: EgoState, navigation: Navigation, truth: GroundTruth, images: dict[str, np.ndarray]) -> None:
+        """Everything about the step at ego.stamp_ns; the clock first."""
+        stamp_ns = ego.stamp_ns
+        self.clock(stamp_ns)
+        self._odometry.publish(fill_odometry(Odometry(), ego))
+        self._navigation.publish(fill_navigation(NavigationCommand(), stamp_ns, navigation))
+        for name, image in images.items():
+            camera = self._cameras[name]
+            self._jpeg[name].publish(fill_jpeg(CompressedImage(), stamp_ns, name, image))
+            if self._raw[name].get_subscription_count():
+                self._raw[name].publish(fill_image(Image(), stamp_ns, name, image))
+            info = (CameraInfo(), stamp_ns, name, camera.width, camera.height, camera.intrinsics)
+            self._info[name].publish(fill_camera_info(*info))
+        self._truth.publish(fill_ground_truth(GroundTruthMsg(), truth))
+        self._markers.publish(agents_marker(stamp_ns, ego, truth.agents))
+
+    def wait_until_heard(self) -> None:
+        """Until every reader has the last messages, at most one second."""
+        from rclpy.duration import Duration
+
+        self._events.wait_for_all_acked(Duration(seconds=1.0))

@@ -1,0 +1,315 @@
+"""The other road users: replayed, scripted, and reacting by the intelligent driver model (IDM). Frame: map; SI units.
+
+Every agent travels its own path (`world.paths`), with an optional shift across it (a lane change). Parameters that an
+`AgentSpec.params` may hold, all optional:
+
+    speed            speed that it likes to drive, m/s (default: its start speed)
+    headway, gap     IDM time headway s and standstill gap m
+    accel, decel     IDM comfortable acceleration and deceleration, m/s^2
+    blind            1: it does not react to anybody (script only)
+    brake_at_s       from this time it brakes with `brake_decel` m/s^2 down to `brake_to` m/s ...
+    resume_at_s      ... and from this time it drives normally again
+    shift_m          changes lanes by this offset (left positive) within `shift_duration_s` ...
+    shift_at_s       ... from this time on, or as soon as ...
+    shift_gap_m      ... the distance from the ego's front to its rear falls below this (both given: the first);
+    shift_room_m     never while that distance, expected a second ahead, is smaller than this (default 2.5 m)
+    dt_s             replay only: time between the points of its path
+
+Source of IDM: Treiber, Hennecke, Helbing, "Congested traffic states" (arXiv:cond-mat/0002177) eq. 2-4; for speeds
+above the desired one the deceleration is bounded as in Treiber and Kesting, "Traffic flow dynamics", 11.3.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from senna2_core.objects import EGO
+from senna2_sim.world.paths import Paths
+from senna2_sim.world.types import AgentSpec, LightColour, RoadMap, TrafficLight
+
+MAX_BRAKE_MPS2 = 8.0
+LATERAL_ACCELERATION_MPS2 = 2.5  # agents slow down for bends to keep this
+KNOWN_PARAMS = frozenset(
+    "speed headway gap accel decel blind brake_at_s brake_decel brake_to resume_at_s "
+    "shift_m shift_at_s shift_gap_m shift_room_m shift_duration_s dt_s".split()
+)
+
+
+def idm_acceleration(
+    speed: np.ndarray,
+    desired: np.ndarray,
+    gap: np.ndarray,
+    closing: np.ndarray,
+    headway: np.ndarray | float = 1.4,
+    standstill: np.ndarray | float = 2.0,
+    accel: np.ndarray | float = 1.8,
+    decel: np.ndarray | float = 2.2,
+) -> np.ndarray:
+    """Acceleration of the intelligent driver model, m/s^2, not below -MAX_BRAKE_MPS2.
+
+    Args:
+        speed, desired: own and desired speed, m/s.
+        gap: bumper to bumper distance to the leader, m; inf without one.
+        closing: own speed minus the leader's, m/s.
+        headway s, standstill m, accel and decel m/s^2: the model's parameters. All broadcast.
+    """
+    ratio = speed / np.maximum(desired, 0.1)
+    free = np.where(ratio <= 1.0, accel * (1.0 - ratio**4), decel * (np.maximum(ratio, 1.0) ** -4 - 1.0))
+    wanted = standstill + np.maximum(0.0, speed * headway + speed * closing / (2.0 * np.sqrt(accel * decel)))
+    return np.maximum(free - accel * (wanted / np.maximum(gap, 0.1)) ** 2, -MAX_BRAKE_MPS2)
+
+
+def light_colour(light: TrafficLight, time_s: float) -> LightColour:
+    """Colour at a time since the clip's start."""
+    left = time_s % sum(duration for _, duration in light.phases)
+    for colour, duration in light.phases:
+        if left < duration - 1e-9:
+            return colour
+        left -= duration
+    return light.phases[0][0]
+
+
+def half_extent(length: np.ndarray, width: np.ndarray, relative_yaw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Half size of a box along and across a direction that it makes relative_yaw with, m."""
+    cos, sin = np.abs(np.cos(relative_yaw)), np.abs(np.sin(relative_yaw))
+    return (length * cos + width * sin) / 2, (length * sin + width * cos) / 2
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Where agents will be on their own paths, by Traffic.predict."""
+
+    poses: np.ndarray  # (A, T, 3), m, rad; box centres
+    speeds: np.ndarray  # (A, T), m/s
+    present: np.ndarray  # (A, T) bool
+
+
+class Traffic:
+    """All agents of a clip, in the order of clip.agents."""
+
+    def __init__(self, agents: tuple[AgentSpec, ...], road: RoadMap):
+        for agent in agents:
+            if unknown := set(agent.params) - KNOWN_PARAMS:
+                raise ValueError(
+                    f"agent {agent.id}: unknown params {sorted(unknown)}, known are {sorted(KNOWN_PARAMS)}"
+                )
+        self.specs = agents
+        self.length_m = np.array([a.length_m for a in agents])
+        self.width_m = np.array([a.width_m for a in agents])
+        self.paths = Paths([a.path for a in agents])
+        self._which = np.arange(len(agents))
+        self._replay = np.array([a.behaviour == "replay" for a in agents], dtype=bool)
+        self._replay_dt = self._param("dt_s", 0.1)
+        self._replay_end_s = np.array([(len(a.path) - 1) for a in agents]) * self._replay_dt
+        self._desired = np.array([a.params.get("speed", a.start_speed_mps) for a in agents])
+        self._idm = {
+            "headway": self._param("headway", 1.4),
+            "standstill": self._param("gap", 2.0),
+            "accel": self._param("accel", 1.6),
+            "decel": self._param("decel", 2.2),
+        }
+        self._blind = self._param("blind", 0.0) > 0
+        self._brake = [self._param(k, d) for k, d in (("brake_at_s", np.inf), ("brake_decel", 3.0), ("brake_to", 0.0))]
+        self._resume_at_s = self._param("resume_at_s", np.inf)
+        self._shift_m = self._param("shift_m", 0.0)
+        self._shift_duration_s = self._param("shift_duration_s", 3.0)
+        self._shift_at_s = self._param("shift_at_s", np.inf)
+        self._shift_gap_m = self._param("shift_gap_m", -np.inf)
+        self._shift_room_m = self._param("shift_room_m", 2.5)
+        self._limits = [_bend_limit(self.paths.curvature(i)) for i in range(len(agents))]
+        self._stops = [_stops_on(self.paths, i, road) for i in range(len(agents))]
+        self._lights = road.lights
+
+        self.time_s = 0.0
+        self.station_m = np.array([a.start_station_m for a in agents], dtype=float)
+        self.speed_mps = np.array([a.start_speed_mps for a in agents], dtype=float)
+        self.acceleration_mps2 = np.zeros(len(agents))
+        self._shift_since_s = np.full(len(agents), np.inf)
+        self._place()
+
+    def _param(self, name: str, default: float) -> np.ndarray:
+        return np.array([a.params.get(name, default) for a in self.specs], dtype=float)
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """(A, 5) x, y, yaw, length, width, in map."""
+        return np.column_stack([self.poses, self.length_m, self.width_m])
+
+    @property
+    def velocities(self) -> np.ndarray:
+        """(A, 2), m/s, in map."""
+        return self.speed_mps[:, None] * np.stack([np.cos(self.poses[:, 2]), np.sin(self.poses[:, 2])], axis=-1)
+
+    @property
+    def present(self) -> np.ndarray:
+        """(A,) bool: on its path; an agent that reaches its path's end is gone."""
+        on_path = self.station_m < self.paths.length_m - 0.5 if len(self.specs) else np.zeros(0, dtype=bool)
+        return np.where(self._replay, self.time_s <= self._replay_end_s + 1e-9, on_path)
+
+    @property
+    def braking(self) -> np.ndarray:
+        """(A,) bool: brake lights on: braking, or held standing."""
+        return (self.acceleration_mps2 < -0.6) | ((self.speed_mps < 0.1) & (self.acceleration_mps2 < 0.1))
+
+    def light_colours(self) -> tuple[LightColour, ...]:
+        """Now, in the order of road.lights."""
+        return tuple(light_colour(light, self.time_s) for light in self._lights)
+
+    def step(self, ego_box: np.ndarray, ego_speed_mps: float, dt_s: float = 0.1) -> None:
+        """Advance all agents by dt_s, given the ego's box (5,) and speed at the present time."""
+        if self.specs:
+            acceleration = self._accelerations(ego_box, ego_speed_mps)
+            speed = np.maximum(self.speed_mps + acceleration * dt_s, 0.0)
+            self.acceleration_mps2 = (speed - self.speed_mps) / dt_s
+            self.station_m = self.station_m + 0.5 * (speed + self.speed_mps) * dt_s
+            self.speed_mps = speed
+            self._start_shifts(ego_box, ego_speed_mps)
+        self.time_s = round(self.time_s + dt_s, 9)
+        self._place()
+
+    def predict(self, times_s: np.ndarray) -> Prediction:
+        """Where all agents will be at times_s (T,) from now. A lane change under way goes on; none is foreseen."""
+        speed_now, a = self.speed_mps[:, None], self.acceleration_mps2[:, None]
+        # Real braking goes on until it stands; anything milder is reconsidered within a second.
+        lasting = np.where(a <= -1.0, times_s, np.minimum(times_s, 1.0))
+        speeds = np.clip(speed_now + a * lasting, 0.0, np.maximum(self._desired[:, None], speed_now))
+        steps = np.diff(np.concatenate([[0.0], times_s]))
+        before = np.concatenate([np.broadcast_to(speed_now, (len(self.specs), 1)), speeds[:, :-1]], axis=1)
+        stations = self.station_m[:, None] + np.cumsum(0.5 * (before + speeds) * steps, axis=1)
+        since = self.time_s + times_s[None] - self._shift_since_s[:, None]
+        poses = self._poses(stations, since, speeds)
+        present = self.present[:, None] & (stations < self.paths.length_m[:, None])
+        for i in np.flatnonzero(self._replay).tolist():
+            poses[i], speeds[i] = self._replayed(i, self.time_s + times_s)
+            present[i] = self.time_s + times_s <= self._replay_end_s[i]
+        return Prediction(poses, speeds, present)
+
+    def _place(self) -> None:
+        self.poses = self._poses(
+            self.station_m[:, None], self.time_s - self._shift_since_s[:, None], self.speed_mps[:, None]
+        )[:, 0]
+        for i in np.flatnonzero(self._replay).tolist():
+            poses, speeds = self._replayed(i, np.array([self.time_s]))
+            self.acceleration_mps2[i] = (speeds[0] - self.speed_mps[i]) / 0.1 if self.time_s > 0 else 0.0
+            self.poses[i], self.speed_mps[i] = poses[0], speeds[0]
+
+    def _poses(self, stations: np.ndarray, since_s: np.ndarray, speeds: np.ndarray) -> np.ndarray:
+        """Box centres (A, T, 3) at stations (A, T), `since_s` after each one's lane change began."""
+        if not self.specs:
+            return np.zeros((0, stations.shape[1], 3))
+        pose = self.paths.at(self._which[:, None], stations)[..., :3]
+        u = np.clip(since_s / self._shift_duration_s[:, None], 0.0, 1.0)
+        across = self._shift_m[:, None] * u**3 * (10 - 15 * u + 6 * u**2)
+        rate = self._shift_m[:, None] / self._shift_duration_s[:, None] * 30 * u**2 * (1 - u) ** 2
+        pose[..., 0] -= across * np.sin(pose[..., 2])
+        pose[..., 1] += across * np.cos(pose[..., 2])
+        pose[..., 2] += np.arctan2(rate, np.maximum(speeds, 2.0))
+        return pose
+
+    def _replayed(self, i: int, times_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        points = np.asarray(self.specs[i].path, dtype=float)
+        clock = np.arange(len(points)) * self._replay_dt[i]
+        xy = np.column_stack([np.interp(times_s, clock, points[:, k]) for k in (0, 1)])
+        steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
+        speed = np.interp(times_s, clock[:-1] + 0.5 * self._replay_dt[i], steps / self._replay_dt[i])
+        station, _ = self.paths.project(i, xy)
+        return np.column_stack([xy, self.paths.at(i, station)[:, 2]]), speed
+
+    def _accelerations(self, ego_box: np.ndarray, ego_speed_mps: float) -> np.ndarray:
+        gap, closing = self._leaders(ego_box, ego_speed_mps)
+        limit = np.array([_ahead(self._limits[i], s) for i, s in enumerate(self.station_m)])
+        desired = np.minimum(self._desired, limit)
+        acceleration = idm_acceleration(self.speed_mps, desired, gap, closing, **self._idm)
+        brake_at, decel, floor = self._brake
+        active = (self.time_s >= brake_at) & (self.time_s < self._resume_at_s)
+        wanted = np.clip((floor - self.speed_mps) / 0.1, -decel, 0.0)
+        return np.where(active, np.minimum(acceleration, wanted), acceleration)
+
+    def _leaders(self, ego_box: np.ndarray, ego_speed_mps: float) -> tuple[np.ndarray, np.ndarray]:
+        """Gap to the nearest thing in each one's way (a car, the ego, a red light) and the closing speed, (A,) each."""
+        boxes = np.concatenate([self.boxes, ego_box[None]])
+        speeds = np.append(self.speed_mps, ego_speed_mps)
+        there = np.append(self.present, True)
+        gaps, closings = np.full(len(self.specs), np.inf), np.zeros(len(self.specs))
+        colours = self.light_colours()
+        for i in np.flatnonzero(~self._blind & ~self._replay & self.present).tolist():
+            near = there & (np.abs(boxes[:, :2] - boxes[i, :2]).max(axis=1) < 90.0)
+            near[i] = False
+            others = np.flatnonzero(near)
+            if len(others):
+                station, across = self.paths.project(i, boxes[others, :2])
+                pose = self.paths.at(i, station)
+                relative = boxes[others, 2] - pose[:, 2]
+                along_half, across_half = half_extent(boxes[others, 3], boxes[others, 4], relative)
+                own_across = np.interp(self.time_s - self._shift_since_s[i], [0, self._shift_duration_s[i]], [0, 1])
+                in_way = np.abs(across - own_across * self._shift_m[i]) < across_half + self.width_m[i] / 2 + 0.3
+                gap = station - along_half - self.station_m[i] - self.length_m[i] / 2
+                ahead = in_way & (station > self.station_m[i]) & (gap > -2.0)
+                if ahead.any():
+                    gap = np.where(ahead, gap, np.inf)
+                    k = int(np.argmin(gap))
+                    gaps[i] = gap[k]
+                    closings[i] = self.speed_mps[i] - max(speeds[others[k]] * np.cos(relative[k]), 0.0)
+            for stop_m, number in self._stops[i]:
+                distance = stop_m - self.station_m[i] - self.length_m[i] / 2
+                if (
+                    distance + 1.0 > 0
+                    and must_stop(colours[number], self.speed_mps[i], distance)
+                    and distance < gaps[i]
+                ):
+                    gaps[i], closings[i] = distance + self._idm["standstill"][i] - 1.0, self.speed_mps[i]
+        return gaps, closings
+
+    def _start_shifts(self, ego_box: np.ndarray, ego_speed_mps: float) -> None:
+        waiting = np.isinf(self._shift_since_s) & (self._shift_m != 0)
+        if not waiting.any():
+            return
+        direction = np.array([np.cos(ego_box[2]), np.sin(ego_box[2])])
+        gap = (self.poses[:, :2] - ego_box[:2]) @ direction - self.length_m / 2 - EGO.length_m / 2
+        room = np.minimum(gap, gap + self.speed_mps - ego_speed_mps) > self._shift_room_m
+        start = waiting & room & ((self.time_s >= self._shift_at_s) | (gap < self._shift_gap_m))
+        self._shift_since_s = np.where(start, self.time_s, self._shift_since_s)
+
+
+def must_stop(colour: LightColour, speed_mps: float, distance_m: float) -> bool:
+    """Whether a light binds a driver that is distance_m before the stop line: red, or yellow with room to stop."""
+    needed = speed_mps**2 / (2 * max(distance_m, 0.1))
+    return (colour == "red" and needed < 6.0) or (colour == "yellow" and needed < 2.5)
+
+
+def _bend_limit(curvature: np.ndarray) -> np.ndarray:
+    """Speed every half metre that keeps the lateral acceleration and can be reached by mild braking, (P,), m/s."""
+    return speed_profile(np.sqrt(LATERAL_ACCELERATION_MPS2 / np.maximum(np.abs(curvature), 1e-4)), 0.5, 1.8)
+
+
+def speed_profile(limit: np.ndarray, step_m: float, decel_mps2: float) -> np.ndarray:
+    """The largest speeds (P,) below limit (P,) that need no braking beyond decel_mps2."""
+    squared = limit**2 / (2 * decel_mps2) + step_m * np.arange(len(limit))
+    return np.sqrt(2 * decel_mps2 * (np.minimum.accumulate(squared[::-1])[::-1] - step_m * np.arange(len(limit))))
+
+
+def _ahead(limit: np.ndarray, station_m: float) -> float:
+    return float(limit[min(max(int(station_m * 2), 0), len(limit) - 1)])
+
+
+def _stops_on(paths: Paths, i: int, road: RoadMap) -> list[tuple[float, int]]:
+    """Stations along path i of the lights that govern it, with the index of the light."""
+    found = []
+    for number, light in enumerate(road.lights):
+        station, _ = light_stop(paths, i, light, road)
+        if station is not None:
+            found.append((station, number))
+    return found
+
+
+def light_stop(paths: Paths, i: int, light: TrafficLight, road: RoadMap) -> tuple[float | None, np.ndarray]:
+    """Where along path i the light's stop line lies (None when the path does not use that lane), and its point (2,)."""
+    lane = road.lanes[light.lane].centerline
+    stations = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(lane, axis=0), axis=1))])
+    point = np.array([np.interp(light.stop_station_m, stations, lane[:, k]) for k in (0, 1)])
+    ahead = np.array([np.interp(light.stop_station_m + 1.0, stations, lane[:, k]) for k in (0, 1)]) - point
+    station, across = paths.project(i, point)
+    yaw = float(paths.at(i, float(station))[2])
+    same_way = ahead @ np.array([np.cos(yaw), np.sin(yaw)]) > 0.7
+    inside = -1.0 < station < paths.length_m[i]
+    return (float(station) if inside and same_way and abs(float(across)) < 1.0 else None), point

@@ -1,0 +1,83 @@
+"""Faults, relevance for the TTC, and the table over clips."""
+
+import numpy as np
+import pytest
+
+from senna2_sim.metrics import Result, closed_loop
+from senna2_sim.world.faults import at_fault, counts_for_ttc
+from senna2_sim.world.road import FORWARD, line, road_along
+from senna2_sim.world.surface import Surface
+
+EGO_BOX = np.array([0.0, 0.0, 0.0, 4.6, 1.9])
+
+
+def other(x: float, y: float, yaw: float = 0.0) -> np.ndarray:
+    return np.array([x, y, yaw, 4.5, 1.8])
+
+
+@pytest.mark.parametrize(
+    ("name", "ego_speed", "box", "speed", "one_lane", "fault"),
+    [
+        ("a standing ego is never at fault", 0.0, other(4.0, 0.0), 8.0, True, False),
+        ("driving into a standing car always is", 5.0, other(4.0, 0.0), 0.0, True, True),
+        ("even from the side", 5.0, other(0.5, 1.7), 0.0, True, True),
+        ("front into a moving car", 5.0, other(4.2, 0.5), 3.0, True, True),
+        ("struck from behind", 5.0, other(-4.3, 0.0), 9.0, True, False),
+        ("sideswiped in its own lane", 5.0, other(-0.5, 1.7), 5.0, True, False),
+        ("sideswiped while across lanes", 5.0, other(-0.5, 1.7), 5.0, False, True),
+    ],
+)
+def test_fault_follows_the_collision_type(name, ego_speed, box, speed, one_lane, fault):
+    assert at_fault(EGO_BOX, ego_speed, box, speed, one_lane) is fault, name
+
+
+def test_ttc_counts_what_is_ahead_in_a_lane_and_all_but_behind_elsewhere():
+    boxes = np.stack([other(20, 1), other(3, 10, -1.5), other(-20, 0), other(20, 0)])
+    passing = np.array([False, False, False, True])
+    pose = np.zeros(3)
+    np.testing.assert_array_equal(counts_for_ttc(pose, 5.0, boxes, passing, True), [True, False, False, False])
+    np.testing.assert_array_equal(counts_for_ttc(pose, 5.0, boxes, passing, False), [True, True, False, False])
+    assert not counts_for_ttc(pose, 0.0, boxes, passing, False).any()
+
+
+def test_surface_knows_lane_line_and_kerb():
+    surface = Surface(road_along(line(np.zeros(3), [(100.0, 0.0)]), forward=2, backward=1))
+    in_lane = surface.place(np.array([50.0, -1.75, 0.0, 4.6, 1.9]))
+    across = surface.place(np.array([50.0, -3.5, 0.0, 4.6, 1.9]))
+    over_kerb = surface.place(np.array([50.0, -7.2, 0.0, 4.6, 1.9]))
+    assert in_lane.in_one_lane and in_lane.on_road and not in_lane.in_junction
+    assert not across.in_one_lane and across.on_road
+    assert not over_kerb.on_road
+    assert FORWARD == 0
+
+
+def result(name: str, **changes) -> Result:
+    values = dict(clip=name, collided=False, at_fault=False, min_ttc_s=np.inf, progress_m=100.0, duration_s=20.0)
+    return Result(**(values | changes))
+
+
+def test_the_table_counts_shares_of_clips():
+    rows = [
+        result("a", collided=True, at_fault=True, min_ttc_s=0.0, progress_m=40.0),
+        result("b", collided=True, min_ttc_s=0.0),
+        result("c", min_ttc_s=1.5, off_road=True),
+        result("d", progress_m=130.0),
+    ]
+    table = closed_loop(rows, dict.fromkeys("abcd", 100.0))
+    assert (table["CR"], table["AF-CR"], table["Safety@1"], table["Safety@2"]) == (0.5, 0.25, 0.5, 0.25)
+    assert table["progress"] == pytest.approx((0.4 + 1 + 1 + 1) / 4)  # nobody earns more than the reference
+    assert table["off_road"] == 0.25 and table["progress_m"] == 92.5
+
+
+@pytest.mark.parametrize(
+    ("rows", "reference", "message"),
+    [([], None, "no results"), (["a", "a"], None, "repeat"), (["a", "b"], {"a": 1.0}, r"\['b'\]")],
+)
+def test_missing_and_repeated_clips_do_not_go_unnoticed(rows, reference, message):
+    with pytest.raises(ValueError, match=message):
+        closed_loop([result(name) for name in rows], reference)
+
+
+def test_a_fault_needs_a_collision():
+    with pytest.raises(ValueError, match="without a collision"):
+        result("a", at_fault=True)

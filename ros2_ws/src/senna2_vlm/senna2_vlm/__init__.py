@@ -1,0 +1,1 @@
+"""Vision-language model: front frame, command and speed to a driving decision."""

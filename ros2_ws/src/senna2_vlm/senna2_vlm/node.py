@@ -1,0 +1,87 @@
+"""Front frame, navigation and speed in, decision out, at a lower rate than the frames."""
+
+import sys
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from nav_msgs.msg import Odometry
+from rclpy.node import Node
+from senna2_msgs.msg import Decision, NavigationCommand
+from sensor_msgs.msg import CompressedImage
+
+from senna2_core.device import pick_device
+from senna2_core.join import StreamJoin
+from senna2_core.messages import fill_decision, read_image, read_navigation, read_odometry, stamp_ns
+from senna2_core.node_config import NodeConfig
+from senna2_core.ros_node import Health, load_config, output_qos, run_node, stream_qos
+from senna2_vlm.decide import DecisionModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class VlmNodeConfig(NodeConfig):
+    """Run-time knobs."""
+
+    checkpoint: str = "models/small-s1/vlm"  # folder or hub name, e.g. Qwen/Qwen2.5-VL-3B-Instruct
+    device: str = "auto"
+    camera: str = "front"
+    period_s: float = 0.5  # one decision per period of stamp time, on its first frame
+    max_age_s: float = 0.5  # incomplete sets are dropped after this time
+
+
+class VlmNode(Node):
+    """Takes the first complete set of each period; the others are let pass undecoded."""
+
+    def __init__(self) -> None:
+        super().__init__("vlm")
+        self._config = load_config(self, VlmNodeConfig)
+        self.health = Health(self)
+        self._model = DecisionModel.from_pretrained(self._config.checkpoint, pick_device(self._config.device))
+        self._join = StreamJoin(("image", "odometry", "navigation"), self._config.max_age_s)
+        self._last_period = -1
+        self._decision = self.create_publisher(Decision, "vlm/decision", output_qos())
+        qos = stream_qos(self._config.mode)
+        image_topic = f"camera/{self._config.camera}/compressed"
+        self.create_subscription(CompressedImage, image_topic, partial(self._put, "image"), qos)
+        self.create_subscription(Odometry, "ego/odometry", partial(self._put, "odometry"), qos)
+        self.create_subscription(NavigationCommand, "ego/navigation", partial(self._put, "navigation"), qos)
+
+    def _put(self, name: str, msg: Any) -> None:
+        inputs = self._join.put(name, stamp_ns(msg.header), msg)
+        if inputs is None:
+            return
+        period = stamp_ns(inputs["image"].header) // round(self._config.period_s * 1e9)
+        if period != self._last_period:
+            self._last_period = period
+            self._decide(inputs)
+
+    def _decide(self, inputs: dict[str, Any]) -> None:
+        header = inputs["image"].header
+        try:
+            with self.health.timing("decide"):
+                speed_mps = read_odometry(inputs["odometry"]).speed_mps
+                navigation = read_navigation(inputs["navigation"])
+                out = self._model.decide(read_image(inputs["image"]), navigation, speed_mps)
+        except ValueError as error:
+            self.health.refuse(f"frame at {stamp_ns(header) / 1e9:.3f} s refused: {error}")
+            return
+        self._decision.publish(
+            fill_decision(
+                Decision(),
+                stamp_ns(header),
+                out.decision,
+                out.probabilities,
+                out.hidden,
+                out.text,
+                frame_id=header.frame_id,
+            )
+        )
+
+
+def main() -> int:
+    """Console script."""
+    return run_node(VlmNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

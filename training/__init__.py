@@ -1,0 +1,1 @@
+"""Recording, training and evaluation: `python -m training.<name> --help`."""

@@ -1,0 +1,111 @@
+"""What every training stage needs: seeds, interruption, exact resume, cosine decay. No trainer."""
+
+import math
+import os
+import random
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from senna2_core.checkpoints import load_checkpoint, save_checkpoint
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """Random numbers of one training step: they depend on nothing else, so that a resumed run repeats them."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1)[0]))
+
+
+def seed_everything(seed: int, threads: int = 1) -> None:
+    """Seed initialisation and dropout, use this many threads."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.set_num_threads(threads)
+
+
+def cosine(step: int, steps: int, warmup: int) -> float:
+    """Factor of the learning rate: linear warm-up, then cosine decay to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+
+@contextmanager
+def interruptible() -> Iterator[list[bool]]:
+    """Ctrl-C ends the loop after the step under way: `with interruptible() as stop: ... if stop: break`."""
+    stop: list[bool] = []
+
+    def request(number: int, frame: FrameType | None) -> None:
+        if stop:  # the second time at once
+            raise KeyboardInterrupt
+        stop.append(True)
+
+    previous = signal.signal(signal.SIGINT, request)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def save_progress(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    stage: str,
+    args: dict[str, Any],
+    best: float,
+) -> None:
+    """Everything needed to go on as if nothing had happened, without pickle."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    config = {"step": step, "best": best if math.isfinite(best) else None, "args": args}
+    save_checkpoint(folder, tensors, module="progress", stage=stage, config=config, provenance={})
+
+
+def load_progress(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, stage: str, args: dict[str, Any]
+) -> tuple[int, float]:
+    """Continue what `save_progress` wrote: step to do next, best validation so far. (0, inf) where nothing is.
+
+    Raises:
+        ValueError: the run there was started with other settings.
+    """
+    if not (folder / "config.json").exists():
+        return 0, math.inf
+    config, tensors, _ = load_checkpoint(folder, module="progress", stages=(stage,))
+    decisive = (args.keys() | config["args"].keys()) - {"resume", "threads", "out", "run", "bags", "start", "vlm"}
+    changed = sorted(k for k in decisive if args.get(k) != config["args"].get(k))
+    if changed:
+        was = {k: config["args"].get(k) for k in changed}
+        raise ValueError(f"{folder}: this run was started with {was}; use the same settings, or leave --resume out")
+    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return int(config["step"]), math.inf if config["best"] is None else config["best"]
+
+
+def command_line(module: str) -> str:
+    """For a checkpoint's provenance."""
+    import sys
+
+    return f"python -m {module} " + " ".join(sys.argv[1:]) if sys.argv[0].endswith(".py") else f"python -m {module}"
+
+
+def quiet_threads() -> None:
+    """Environment of worker processes: one thread each, passive waiting."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[name] = "1"
+    os.environ["OMP_WAIT_POLICY"] = "passive"

@@ -1,0 +1,138 @@
+"""What the VLM is asked in training: front frames with the right decision and, in words, the reason for it.
+
+Labels come from the recording itself: the speed action is f_K of the expert's plan (or of what was driven), the
+direction action is the intention that the expert published; the reason, and what each image token shows, are built
+from the true boxes around the car.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from senna2_core.actions import ALL_DECISIONS, UNKNOWN, Decision
+from senna2_core.geometry import wrap_angle
+from senna2_core.messages import read_image
+from senna2_core.objects import EGO, Category, Navigation, Objects
+from senna2_core.polyline import Polyline
+from senna2_sim.rig import Camera
+from senna2_vlm import prompt
+from training.data import DT_S, Drive, Target, find_bags, load_drive
+from training.sights import LANE_HALF_WIDTH_M, nearest_shown
+
+LOOK_AHEAD_M = 80.0  # for the road user next ahead
+BRAKES_MPS2 = -0.8
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Question:
+    """One front frame with what is asked and what is right."""
+
+    frame: Any  # compressed image message
+    navigation: Navigation
+    speed_mps: float
+    decision: Decision
+    reason: str
+    sights: list[str]  # what each image token shows
+
+    @property
+    def image(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB."""
+        return read_image(self.frame)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Which frames of a drive are asked about, and how they are labelled."""
+
+    camera: Camera  # the front one
+    grid: tuple[int, int]  # rows and columns of image tokens
+    target: Target  # whose trajectory is the truth, see `training.data.Drive.target`
+    fps: float  # frames per second of the drive; the offset of the first one is drawn
+    seed: int  # of the offset
+
+
+def read_questions(bags: Path, split: Literal["training", "validation"], sampling: Sampling) -> list[Question]:
+    """Questions of all clips of a split, as `clip_questions` gives them. ValueError: no such clips."""
+    progress = tqdm(find_bags(bags, split), desc=f"{split} frames", unit="bag", mininterval=1.0)
+    return [question for bag in progress for question in clip_questions(bag, sampling)]
+
+
+def clip_questions(bag: Path, sampling: Sampling) -> list[Question]:
+    """Questions of one bag, read by `training.data.load_drive`; frames of unknown speed action are left out."""
+    drive = load_drive(bag)
+    future, labels = drive.target(sampling.target), drive.decisions(sampling.target)
+    stride = max(1, round(1 / (DT_S * sampling.fps)))
+    first = int(np.random.default_rng([sampling.seed, *bag.name.encode()]).integers(stride))
+    questions = []
+    for step in range(first, len(drive), stride):
+        if labels[step, 0] == UNKNOWN:
+            continue
+        ego = drive.ego[step]
+        agents = drive.truth[step].agents.in_frame(ego.pose)
+        questions.append(
+            Question(
+                frame=drive.frames["front"][step],
+                navigation=drive.navigation[step],
+                speed_mps=ego.speed_mps,
+                decision=Decision(*labels[step]),
+                reason=reason(agents, accelerations(drive, step), future[step], ego.speed_mps),
+                sights=sights(agents, sampling.camera, sampling.grid),
+            )
+        )
+    return questions
+
+
+def accelerations(drive: Drive, step: int) -> np.ndarray:
+    """(N,) m/s^2 along the way, of the agents at a step: the change of their speed from 0.2 s before to 0.2 s after."""
+    before, after = (
+        dict(zip(agents.ids.tolist(), np.hypot(*agents.velocities.T).tolist(), strict=True))
+        for agents in (drive.truth[max(step - 2, 0)].agents, drive.truth[min(step + 2, len(drive) - 1)].agents)
+    )
+    return np.array([(after.get(i, 0) - before.get(i, after.get(i, 0))) / 0.4 for i in drive.truth[step].agents.ids])
+
+
+def reason(objects: Objects, accelerations_mps2: np.ndarray, future: np.ndarray, speed_mps: float) -> str:
+    """The road user next ahead on the way to be driven, how far it is and what it does; or that there is none.
+
+    Args:
+        objects: true boxes in base_link, velocities over ground.
+        accelerations_mps2: of the objects, (N,), along their way.
+        future: next poses of the ego (40, 3) in base_link.
+        speed_mps: own speed.
+    """
+    yaw = future[-1, 2]
+    end = future[-1, :2] + LOOK_AHEAD_M * np.array([np.cos(yaw), np.sin(yaw)])
+    way = Polyline(np.vstack([[[0, 0]], future[9::10, :2], [end]]))
+    station, offset = way.project(objects.boxes[:, :2])
+    gap = station - EGO.length_m + EGO.rear_overhang_m - objects.boxes[:, 3] / 2
+    along = np.abs(wrap_angle(objects.boxes[:, 2] - way.at(station)[:, 2])) < np.pi / 2
+    ahead = along & (np.abs(offset) < LANE_HALF_WIDTH_M) & (gap > 0) & (gap < LOOK_AHEAD_M)
+    if not ahead.any():
+        return prompt.reason()
+    nearest = int(np.argmin(np.where(ahead, gap, np.inf)))
+    speed = float(np.hypot(*objects.velocities[nearest]))
+    if speed < 0.5:
+        verb = "stands"
+    elif accelerations_mps2[nearest] < BRAKES_MPS2:
+        verb = "brakes"
+    elif abs(speed - speed_mps) <= 1.0:
+        verb = "drives"
+    else:
+        verb = "is slower" if speed < speed_mps else "is faster"
+    return prompt.reason(Category(int(objects.categories[nearest])).name.lower(), float(gap[nearest]), verb)
+
+
+def sights(objects: Objects, camera: Camera, grid: tuple[int, int]) -> list[str]:
+    """What each of the rows x columns image tokens shows, row-major, in one word each."""
+    return [prompt.sight(distance) for distance in nearest_shown(objects, camera, grid).ravel()]
+
+
+def draw_weights(questions: list[Question], balance: float) -> np.ndarray:
+    """Probability (N,) to draw each question: a decision seen n times gets a share of n ** (1 - balance)."""
+    indices = np.array([question.decision.index for question in questions])
+    counts = np.bincount(indices, minlength=len(ALL_DECISIONS))
+    weights = counts[indices].astype(np.float64) ** -balance
+    return weights / weights.sum()

@@ -1,0 +1,282 @@
+"""Record expert demonstrations: one bag per clip, with the topics of the running graph (`make bags`).
+
+Run it again to go on where it stopped: clips in OUT/manifest.json whose bag still has the recorded hash are skipped.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import shutil
+import signal
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from senna2_core.bags import BagWriter, blank
+from senna2_core.messages import (
+    GroundTruth,
+    fill_camera_info,
+    fill_ground_truth,
+    fill_jpeg,
+    fill_map,
+    fill_navigation,
+    fill_odometry,
+    fill_trajectory,
+)
+from senna2_core.objects import EgoState, MapElements, Navigation
+from senna2_core.polyline import Polyline
+from senna2_sim.env import SimEnv
+from senna2_sim.rig import Rig, load_rig
+from senna2_sim.scenarios import FAMILIES
+from senna2_sim.world.types import GENERATOR_VERSION
+from senna2_sim.world.world import Disturbance, World
+from training.common import quiet_threads
+
+SAFE_TTC_S = 2.0
+RECORDING_VERSION = 2  # raise it when the same clip would be recorded differently: older bags are recorded again
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Record the expert driving clips."""
+
+    out: Path = Path("bags")
+    """Folder of the bags, one per clip: OUT/FAMILY-SEED."""
+    families: tuple[str, ...] = FAMILIES
+    """Families to record."""
+    clips: int = 25
+    """Training clips per family: seeds 0, 1, ..."""
+    validation: int = 4
+    """Validation clips per family: seeds 900, 901, ..."""
+    disturbed: float = 0.6
+    """Share of training clips in which the car is pushed off its plan, so that they show recoveries."""
+    careless: float = 0.3
+    """Share of training clips in which the car now and then holds its speed against the expert's plan, so that they
+    show how to brake late."""
+    first: int = 0
+    """First training seed."""
+    rig: str = "small"
+    """Cameras."""
+    workers: int = 2
+    """Processes, one thread each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One clip to record; its hash decides whether a bag is up to date."""
+
+    family: str
+    seed: int
+    disturbance: dict[str, float]
+    rig: str
+    careless: bool = False
+    generator: int = field(default=GENERATOR_VERSION)
+    recording: int = RECORDING_VERSION
+
+    @property
+    def name(self) -> str:
+        """Clip id, and name of the bag."""
+        return f"{self.family}-{self.seed:04d}"
+
+
+def disturbance_of(family: str, seed: int, share: float) -> Disturbance:
+    """The push of a clip: none for 1 - share of the seeds, else start offset, heading, speed and steady noise."""
+    rng = np.random.default_rng([seed, *family.encode()])
+    if rng.uniform() >= share:
+        return Disturbance()
+    return Disturbance(
+        lateral_m=float(rng.uniform(-0.8, 0.8)),
+        heading_rad=float(rng.uniform(-0.08, 0.08)),
+        speed_factor=float(rng.uniform(0.6, 1.15)),
+        accel_noise_mps2=float(rng.uniform(0.0, 0.8)),
+        steer_noise_rad=float(rng.uniform(0.0, 0.03)),
+        noise_time_s=1.0,
+    )
+
+
+def jobs_of(args: Args) -> list[Job]:
+    """All clips, families interleaved so that an interrupted recording is balanced."""
+    if args.first < 0 or args.first + args.clips > 900 or args.validation > 20:
+        raise ValueError(f"got {args.clips} training and {args.validation} validation clips, wanted at most 900 and 20")
+    seeds = [*range(args.first, args.first + args.clips), *range(900, 900 + args.validation)]
+    return [
+        Job(
+            family=family,
+            seed=seed,
+            disturbance=asdict(disturbance_of(family, seed, args.disturbed if seed < 900 else 0.0)),
+            rig=args.rig,
+            careless=seed < 900 and bool(np.random.default_rng([seed, 1, *family.encode()]).uniform() < args.careless),
+        )
+        for seed in seeds
+        for family in args.families
+    ]
+
+
+class Carelessness:
+    """Now and then the car holds its speed whatever the expert plans, until that gets dangerous.
+
+    The recorded plans remain the expert's, so that imitation learns what to do when it is faster than it should be.
+    """
+
+    def __init__(self, seed: int):
+        self._rng = np.random.default_rng([seed, 2])
+        self._until_s = float(self._rng.uniform(1, 4))
+        self._speed_mps: float | None = None  # held; None: attentive
+
+    def spoil(self, plan: np.ndarray, world: World) -> np.ndarray:
+        """What is driven instead of the plan (40, 3): the same path, at the speed held."""
+        if world.time_s >= self._until_s:
+            careless = self._speed_mps is None
+            self._speed_mps = world.ego.speed_mps + float(self._rng.uniform(0, 1)) if careless else None
+            self._until_s = world.time_s + float(self._rng.uniform(1.0, 3.5) if careless else self._rng.uniform(1, 3))
+        if self._speed_mps is None or world.ttc_s < SAFE_TTC_S or np.hypot(*plan[-1, :2]) < 2.0:
+            return plan
+        path = Polyline(np.concatenate([[[0.0, 0.0]], plan[np.hypot(*plan[:, :2].T) > 0.5, :2]]))
+        return path.at(self._speed_mps * 0.1 * np.arange(1, len(plan) + 1))
+
+
+class Recorder:
+    """Writes steps into a bag, the way the graph's recorder would."""
+
+    def __init__(self, writer: BagWriter, rig: Rig):
+        self._writer, self._rig = writer, rig
+
+    def _write(self, topic: str, kind: str, stamp_ns: int, fill: Any, *values: Any) -> None:
+        self._writer.write(topic, fill(blank(kind), *values), kind, stamp_ns)
+
+    def map(self, stamp_ns: int, elements: MapElements) -> None:
+        """The static map (in map), once, before the first step."""
+        self._write("/sim/map", "senna2_msgs/msg/MapElements", stamp_ns, fill_map, stamp_ns, "map", elements)
+
+    def step(
+        self, ego: EgoState, navigation: Navigation, truth: GroundTruth, images: dict[str, np.ndarray], plan: np.ndarray
+    ) -> None:
+        """Everything about the step at ego.stamp_ns; plan (40, 3) in base_link."""
+        t = ego.stamp_ns
+        self._write("/ego/odometry", "nav_msgs/msg/Odometry", t, fill_odometry, ego)
+        self._write("/ego/navigation", "senna2_msgs/msg/NavigationCommand", t, fill_navigation, t, navigation)
+        for camera in self._rig.cameras:
+            topic, size = f"/camera/{camera.name}", (camera.width, camera.height, camera.intrinsics)
+            self._write(
+                f"{topic}/compressed",
+                "sensor_msgs/msg/CompressedImage",
+                t,
+                fill_jpeg,
+                t,
+                camera.name,
+                images[camera.name],
+            )
+            self._write(
+                f"{topic}/camera_info", "sensor_msgs/msg/CameraInfo", t, fill_camera_info, t, camera.name, *size
+            )
+        self._write("/sim/ground_truth", "senna2_msgs/msg/GroundTruth", t, fill_ground_truth, truth)
+        self._write("/planner/trajectory", "senna2_msgs/msg/Trajectory", t, fill_trajectory, t, plan)
+
+
+def ground_truth(world: World) -> GroundTruth:
+    """The simulator's truth at the present step."""
+    return GroundTruth(
+        stamp_ns=world.stamp_ns,
+        agents=world.agents,
+        intention=world.intention,
+        ttc_s=world.ttc_s,
+        min_ttc_s=world.min_ttc_s,
+        progress_m=world.progress_m,
+        route_offset_m=world.route_offset_m,
+        collided=world.collided,
+        at_fault=world.at_fault,
+    )
+
+
+def record(job: Job, out: Path) -> dict[str, Any]:
+    """Drive one clip with the expert; returns its manifest row. A clip in which the expert fails leaves no bag."""
+    workshop, final = out / ".partial" / job.name, out / job.name
+    shutil.rmtree(workshop, ignore_errors=True)
+    shutil.rmtree(final, ignore_errors=True)
+    workshop.parent.mkdir(parents=True, exist_ok=True)
+    env = SimEnv(job.family, job.seed, rig=job.rig, disturbance=Disturbance(**job.disturbance))
+    observation, _ = env.reset()
+    world, steps = env.world, 0
+    carelessness = Carelessness(job.seed) if job.careless else None
+    with BagWriter(workshop) as writer:
+        recorder = Recorder(writer, load_rig(job.rig))
+        recorder.map(world.stamp_ns, world.map_elements())
+        while not world.done:
+            plan = world.expert_plan
+            recorder.step(world.ego, world.navigation(), ground_truth(world), observation["images"], plan)
+            observation, *_ = env.step(carelessness.spoil(plan, world) if carelessness else plan)
+            steps += 1
+    row = {
+        "job": asdict(job),
+        "steps": steps,
+        "collided": world.collided,
+        "lost": world.lost,
+        "off_road": world.off_road,
+        "min_ttc_s": min(world.min_ttc_s, 1e3),  # JSON knows no infinity
+        "progress_m": round(world.progress_m, 2),
+        "sha256": None,
+    }
+    if world.collided or world.lost or world.off_road:
+        shutil.rmtree(workshop)
+        return row
+    workshop.rename(final)
+    return row | {"sha256": sha256(final)}
+
+
+def sha256(bag: Path) -> str:
+    """Of the bag's data file."""
+    return hashlib.sha256((bag / f"{bag.name}.mcap").read_bytes()).hexdigest()
+
+
+def up_to_date(row: dict[str, Any] | None, job: Job, out: Path) -> bool:
+    """Has this very job been done, and is its bag (if it left one) still what it was?"""
+    if row is None or row["job"] != json.loads(json.dumps(asdict(job))):
+        return False
+    if row["sha256"] is None:
+        return True
+    return (out / job.name / f"{job.name}.mcap").exists() and sha256(out / job.name) == row["sha256"]
+
+
+def _ignore_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent decides
+
+
+def main(args: Args) -> dict[str, Any]:
+    """Record what is missing; returns the manifest."""
+    from tqdm import tqdm
+
+    quiet_threads()
+    args.out.mkdir(parents=True, exist_ok=True)
+    file = args.out / "manifest.json"
+    manifest: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    jobs = [job for job in jobs_of(args) if not up_to_date(manifest.get(job.name), job, args.out)]
+    pool = ProcessPoolExecutor(args.workers, multiprocessing.get_context("spawn"), _ignore_interrupt)
+    try:
+        running = {pool.submit(record, job, args.out): job for job in jobs}
+        for done in (bar := tqdm(as_completed(running), total=len(jobs), desc="recording", unit="clip")):
+            manifest[running[done].name] = row = done.result()
+            file.with_suffix(".tmp").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+            file.with_suffix(".tmp").replace(file)
+            if row["sha256"] is None:
+                bar.write(
+                    f"{running[done].name}: the expert failed "
+                    f"(collided {row['collided']}, lost {row['lost']}, off road {row['off_road']}); no bag"
+                )
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from there")
+        raise SystemExit(130) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+        shutil.rmtree(args.out / ".partial", ignore_errors=True)
+    steps = sum(row["steps"] for row in manifest.values())
+    good = sum(row["sha256"] is not None for row in manifest.values())
+    print(f"{args.out}: {good} bags, {steps} steps; the expert failed in {len(manifest) - good} clips")
+    return manifest
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))

@@ -1,0 +1,169 @@
+"""Drives -> batches of short sequences for perception and planner. B sequences of T frames, a memory lag apart."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from senna2_core.geometry import to_frame
+from senna2_core.objects import EGO, MapElements, MapKind, Objects
+from senna2_core.polyline import Polyline
+from senna2_perception.config import PerceptionConfig
+from senna2_perception.cues import CueTargets
+from senna2_perception.encoder import token_grid
+from senna2_perception.heads import Targets
+from senna2_perception.preprocess import ego_features, navigation_features, stack_images
+from senna2_sim.rig import Rig
+from training.data import DT_S, Drive, Target, clip_polylines
+from training.sights import LANE_HALF_WIDTH_M, nearest_shown
+
+
+@dataclass
+class SceneBatch:
+    """What `PerceptionNetwork.sequence` takes, and what it and the planner should answer."""
+
+    images: Tensor  # (B, T, V, H, W, 3) uint8
+    ego: Tensor  # (B, T, 2)
+    navigation: Tensor  # (B, T, 8)
+    poses: Tensor  # (B, T, L, 3) past base_links seen from the present one
+    ages_s: Tensor  # (B, T, L)
+    valid: Tensor  # (B, T, L) bool
+    truth: Targets  # of B * T samples
+    trajectory: Tensor  # (B * T, 40, 3)
+    speed_mps: Tensor  # (B * T,)
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """Arguments of `PerceptionNetwork.sequence`."""
+        return self.images, self.ego, self.navigation, self.poses, self.ages_s, self.valid
+
+    def to(self, device: str) -> "SceneBatch":
+        """On another device."""
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "truth"}
+        cues = CueTargets(**{k: v.to(device) for k, v in vars(self.truth.cues).items()})
+        boxes = {k: v.to(device) for k, v in vars(self.truth).items() if k != "cues"}
+        return SceneBatch(**moved, truth=Targets(**boxes, cues=cues))
+
+
+LEARNED_KINDS = [kind for kind in MapKind if kind != MapKind.LANE_CENTER]  # lane centres cannot be seen
+
+
+def stride(config: PerceptionConfig) -> int:
+    """Steps between the frames of a sequence; the lags must be its multiples, in order."""
+    steps = round(config.memory_lags_s[0] / DT_S)
+    if not np.allclose(config.memory_lags_s, DT_S * steps * np.arange(1, len(config.memory_lags_s) + 1)):
+        raise ValueError(f"memory_lags_s: got {config.memory_lags_s}, training needs 1, 2, ... times the first one")
+    return steps
+
+
+def make_batch(
+    drives: Sequence[Drive], starts: np.ndarray, frames: int, config: PerceptionConfig, kind: Target, rig: Rig
+) -> SceneBatch:
+    """Sequences that begin at starts (B, 2) (drive, step) and take `frames` frames each, as seen by the rig."""
+    gap, lags = stride(config), len(config.memory_lags_s)
+    picked = [[(drives[d], int(step) + gap * t) for t in range(frames)] for d, step in starts]
+    flat = [pair for row in picked for pair in row]
+    pose = np.stack([[drive.poses[step] for drive, step in row] for row in picked])  # (B, T, 3)
+    past = np.stack([np.roll(pose, lag + 1, axis=1) for lag in range(lags)], axis=2)
+    ages = np.broadcast_to(config.memory_lags_s, past.shape[:3])
+    shape = (len(starts), frames)
+    return SceneBatch(
+        images=torch.from_numpy(np.stack([stack_images(config, d.images(s)) for d, s in flat])).unflatten(0, shape),
+        ego=torch.from_numpy(np.stack([ego_features(d.ego[s]) for d, s in flat])).unflatten(0, shape),
+        navigation=torch.from_numpy(np.stack([navigation_features(d.navigation[s]) for d, s in flat])).unflatten(
+            0, shape
+        ),
+        poses=torch.from_numpy(to_frame(past, pose[:, :, None])).float(),
+        ages_s=torch.from_numpy(ages.copy()).float(),
+        valid=torch.ones(past.shape[:3], dtype=torch.bool),
+        truth=_targets(flat, config, rig),
+        trajectory=torch.from_numpy(np.stack([d.target(kind)[s] for d, s in flat])).float(),
+        speed_mps=torch.tensor([d.ego[s].speed_mps for d, s in flat], dtype=torch.float32),
+    )
+
+
+def _targets(flat: Sequence[tuple[Drive, int]], config: PerceptionConfig, rig: Rig) -> Targets:
+    """Agents and map elements inside the window, the nearest when there are more than queries."""
+    window = (config.range_front_m, config.range_rear_m, config.range_side_m)
+    visible = {id(drive): _select(drive.map, LEARNED_KINDS) for drive, _ in flat}
+    agents, elements, cues = [], [], []
+    for drive, step in flat:
+        local = drive.truth[step].agents.in_frame(drive.poses[step])
+        x, y = local.boxes[:, 0], local.boxes[:, 1]
+        cues.append(_cues(local, drive, step, config, rig))
+        inside = np.flatnonzero((x <= window[0]) & (x >= -window[1]) & (np.abs(y) <= window[2]))
+        nearest = inside[np.argsort(np.hypot(x, y)[inside], kind="stable")][: config.agent_queries]
+        agents.append(local.select(nearest))
+        elements.append(
+            clip_polylines(visible[id(drive)], drive.poses[step], window, config.map_points, config.map_queries)
+        )
+    most_agents = max([1, *(len(a) for a in agents)])
+    most_elements = max([1, *(len(kinds) for kinds, _ in elements)])
+    truth = Targets(
+        categories=torch.full((len(flat), most_agents), -1),
+        boxes=torch.zeros(len(flat), most_agents, 7),
+        kinds=torch.full((len(flat), most_elements), -1),
+        points=torch.zeros(len(flat), most_elements, config.map_points, 2),
+        cues=CueTargets(*(torch.from_numpy(np.stack(part)).float() for part in zip(*cues, strict=True))),
+    )
+    for row, (a, (kinds, points)) in enumerate(zip(agents, elements, strict=True)):
+        truth.categories[row, : len(a)] = torch.from_numpy(a.categories)
+        truth.boxes[row, : len(a)] = torch.from_numpy(np.concatenate([a.boxes, a.velocities], axis=1)).float()
+        truth.kinds[row, : len(kinds)] = torch.from_numpy(kinds)
+        truth.points[row, : len(kinds)] = torch.from_numpy(points).float()
+    return truth
+
+
+def _cues(agents: Objects, drive: Drive, step: int, config: PerceptionConfig, rig: Rig) -> tuple[np.ndarray, ...]:
+    """Sights (I,), route (R, 2) and leader (2,) of CueTargets; agents in base_link."""
+    grid = token_grid(config)
+    sights = np.concatenate([nearest_shown(agents, rig[name], grid).ravel() for name in config.cameras])
+    route = Polyline(_select(drive.map, [MapKind.ROUTE]).in_frame(drive.poses[step]).points[0])
+    here = route.project(np.zeros(2))[0]
+    points = route.at(here + np.array(config.route_stations_m))[:, :2]
+    station, offset = route.project(agents.boxes[:, :2])
+    gap = station - here - agents.boxes[:, 3] / 2 - (EGO.length_m - EGO.rear_overhang_m)
+    leads = np.flatnonzero((np.abs(offset) < LANE_HALF_WIDTH_M) & (gap > 0) & (gap < config.range_front_m))
+    if not len(leads):
+        return sights, points, np.array([np.inf, 0.0])
+    nearest = leads[np.argmin(gap[leads])]
+    heading = route.at(station[nearest])[2]
+    along = agents.velocities[nearest] @ [np.cos(heading), np.sin(heading)]
+    return sights, points, np.array([gap[nearest], along])
+
+
+def _select(elements: MapElements, kinds: Sequence[MapKind]) -> MapElements:
+    which = np.flatnonzero(np.isin(elements.kinds, kinds))
+    return MapElements(elements.kinds[which], tuple(elements.points[i] for i in which), elements.scores[which])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What training spoils on purpose. Without it the network copies its own motion instead of looking (copycat)."""
+
+    speed_noise_mps: float = 0.4  # on the speed that perception is told; the planner's reference stays exact
+    ego_dropout: float = 0.15  # share of frames that do not know their speed
+    memory_dropout: float = 0.2  # share of frames that do not remember
+    gain: float = 0.2  # image contrast, +-
+    bias: float = 20.0  # image brightness, +-, of 255
+
+
+def augment(batch: SceneBatch, how: Augmentation, generator: torch.Generator) -> SceneBatch:
+    """A spoiled copy; the truth stays."""
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator)
+
+    b, t, v = batch.images.shape[:3]
+    speed = batch.ego[..., :1] + how.speed_noise_mps / 15.0 * torch.randn(b, t, 1, generator=generator)
+    known = uniform(b, t, 1) >= how.ego_dropout
+    gain = 1 + how.gain * (2 * uniform(b, 1, v, 1, 1, 1) - 1)
+    bias = how.bias * (2 * uniform(b, 1, v, 1, 1, 1) - 1)
+    return replace(
+        batch,
+        ego=torch.cat([speed, batch.ego[..., 1:]], dim=-1) * known,
+        valid=batch.valid & (uniform(b, t, 1) >= how.memory_dropout),
+        images=(batch.images.float() * gain + bias).clamp(0, 255),
+    )

@@ -1,0 +1,233 @@
+"""Stage 1b: perception and planner from expert demonstrations, without a VLM (Senna-2 A.1, eq. 3 + perception losses).
+
+Reads bags, writes OUT/perception and OUT/planner whenever the validation error improves. Ctrl-C stops after the step
+under way; the same command with --resume goes on as if nothing had happened.
+"""
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import trange
+
+from senna2_core.checkpoints import save_checkpoint
+from senna2_core.config import to_dict
+from senna2_perception.config import PerceptionConfig
+from senna2_perception.network import PerceptionNetwork
+from senna2_planner.config import PlannerConfig
+from senna2_planner.diffusion import DiffusionPlanner
+from senna2_sim.rig import Rig, load_rig
+from training.common import (
+    command_line,
+    cosine,
+    interruptible,
+    load_progress,
+    save_progress,
+    seed_everything,
+    step_generator,
+)
+from training.data import Drive, Target, find_bags, load_drives, sequence_starts, shuffled
+from training.metrics import open_loop
+from training.scenes import Augmentation, augment, make_batch, stride
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Stage 1b: train perception and planner on recorded bags."""
+
+    bags: Path = Path("bags")
+    """Folder of bags (make bags)."""
+    out: Path = Path("runs/train/stage1_e2e/model")
+    """Where the best checkpoints go: OUT/perception and OUT/planner."""
+    run: Path = Path("runs/train/stage1_e2e")
+    """Progress for resuming, and TensorBoard."""
+    resume: bool = False
+    """Go on where the run folder stopped, if it did; the result is the same as without the stop."""
+    rig: str = "small"
+    """Cameras that the bags were recorded with."""
+    target: Target = "plan"
+    """What the planner imitates: the expert's plan, or the driven odometry."""
+    steps: int = 2000
+    """Optimizer steps."""
+    batch: int = 8
+    """Sequences per step."""
+    frames: int = 4
+    """Frames per sequence, a memory lag (0.5 s) apart."""
+    draws: int = 4
+    """Noise levels per frame in the diffusion loss."""
+    lr: float = 5e-4
+    """Learning rate after warm-up; cosine decay to 0. The full-scale preset has 1e-4 at batch 12288."""
+    warmup: int = 100
+    """Steps of linear warm-up."""
+    weight_decay: float = 1e-4
+    """Of AdamW."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this."""
+    perception_weight: float = 0.3
+    """Of the perception losses beside the diffusion loss."""
+    validate_every: int = 250
+    """Steps between validations; progress is saved then, too."""
+    validation_sequences: int = 128
+    """How many validation sequences are looked at."""
+    seed: int = 0
+    """Of everything random."""
+    threads: int = 1
+    """Of torch."""
+    device: str = "cpu"
+    """Torch device."""
+    perception: PerceptionConfig = field(default_factory=PerceptionConfig)
+    """Shape of the perception network."""
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
+    """Shape of the planner."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """What is spoiled on purpose."""
+
+
+def main(args: Args) -> float:
+    """Train; returns the best validation ADE, m."""
+    seed_everything(args.seed, args.threads)
+    rig = load_rig(args.rig)
+    drives = load_drives(find_bags(args.bags, "training"), "training bags")
+    held_out = load_drives(find_bags(args.bags, "validation"), "validation bags")
+    span = stride(args.perception) * (args.frames - 1) + 1
+    starts = sequence_starts(drives, span, args.target)
+    checks = sequence_starts(held_out, span, args.target)
+    checks = checks[np.linspace(0, len(checks) - 1, min(args.validation_sequences, len(checks))).astype(int)]
+
+    perception = PerceptionNetwork(args.perception)
+    planner = DiffusionPlanner(args.planner)
+    planner.set_statistics(*all_targets(drives, args.target))
+    model = torch.nn.ModuleDict({"perception": perception, "planner": planner}).to(args.device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=args.weight_decay)
+    settings = json.loads(json.dumps(dataclasses.asdict(args), default=str))
+    first, best = 0, math.inf
+    if args.resume:
+        first, best = load_progress(args.run / "progress", model, optimizer, "1b", settings)
+    writer = SummaryWriter(str(args.run / "tensorboard"), purge_step=first)
+    began = time.monotonic()
+    with interruptible() as stop:
+        for step in (
+            bar := trange(first, args.steps, initial=first, total=args.steps, desc="stage 1b", mininterval=1.0)
+        ):
+            generator = step_generator(args.seed, step)
+            batch = make_batch(
+                drives,
+                starts[shuffled(len(starts), args.batch, args.seed, step)],
+                args.frames,
+                args.perception,
+                args.target,
+                rig,
+            )
+            batch = augment(batch, args.augmentation, generator).to(args.device)
+            tokens, found = perception.sequence(*batch.inputs)
+            losses = perception.heads.loss(found, batch.truth)
+            losses["plan"] = planner.loss(
+                batch.trajectory, batch.speed_mps, tokens, draws=args.draws, generator=generator
+            ).mean()
+            loss = losses["plan"] + args.perception_weight * sum(v for k, v in losses.items() if k != "plan")
+            for group in optimizer.param_groups:
+                group["lr"] = args.lr * cosine(step, args.steps, args.warmup)
+            optimizer.zero_grad()
+            loss.backward()
+            norm = clip_grad_norm_(model.parameters(), args.max_grad_norm)
+            optimizer.step()
+            if not math.isfinite(loss.item()):
+                raise FloatingPointError(f"stage 1b, step {step}: loss is {loss.item()}; lower --lr and start again")
+            if step % 10 == 0:
+                for name, value in {**losses, "total": loss, "gradient_norm": norm}.items():
+                    writer.add_scalar(f"train/{name}", value.item(), step)
+                bar.set_postfix(loss=f"{loss.item():.3f}", plan=f"{losses['plan'].item():.3f}", best_ade=f"{best:.2f}")
+            last = step + 1 == args.steps
+            if (step + 1) % args.validate_every == 0 or last:
+                scores = validate(perception, planner, held_out, checks, args.frames, args.target, rig)
+                for name, number in scores.items():
+                    writer.add_scalar(f"validation/{name}", number, step + 1)
+                if scores["ade_m"] < best:
+                    best = scores["ade_m"]
+                    provenance = {
+                        "command": command_line("training.stage1_e2e"),
+                        "drives": len(drives),
+                        "step": step + 1,
+                        "seconds": round(time.monotonic() - began),
+                        "validation": {k: round(v, 4) for k, v in scores.items()},
+                    }
+                    modules = {"perception": (perception, args.perception), "planner": (planner, args.planner)}
+                    save(args.out, "1b", modules, provenance)
+                bar.write(f"step {step + 1}: " + ", ".join(f"{k} {v:.3f}" for k, v in scores.items()))
+            if (step + 1) % args.validate_every == 0 or last or stop:
+                save_progress(args.run / "progress", model, optimizer, step + 1, "1b", settings, best)
+            if stop:
+                print(f"stopped after step {step + 1}; the same command with --resume goes on from there")
+                raise SystemExit(130)
+    writer.close()
+    return best
+
+
+def all_targets(drives: list[Drive], kind: Target) -> tuple[np.ndarray, np.ndarray]:
+    """Known target trajectories (N, 40, 3) and the speeds that they start with (N,)."""
+    trajectories = np.concatenate([drive.target(kind) for drive in drives])
+    speeds = np.array([ego.speed_mps for drive in drives for ego in drive.ego])
+    known = np.isfinite(trajectories).all((1, 2))
+    return trajectories[known], speeds[known]
+
+
+@torch.inference_mode()
+def validate(
+    perception: PerceptionNetwork,
+    planner: DiffusionPlanner,
+    drives: list[Drive],
+    checks: np.ndarray,
+    frames: int,
+    target: Target,
+    rig: Rig,
+    condition: Callable[[np.ndarray], Tensor | None] = lambda part: None,
+) -> dict[str, float]:
+    """Unspoiled held-out sequences: errors of the plans of their last frames, perception losses of all frames.
+
+    Args:
+        checks: (S, 2) drive and first step of the sequences.
+        condition: part of checks (B, 2) -> planner conditions of the last frames (B, C), or None.
+    """
+    model = torch.nn.ModuleList([perception, planner]).eval()
+    device = planner.mean.device
+    noise = torch.randn(1, *planner.mean.shape, generator=torch.Generator().manual_seed(0)).to(device)
+    plans, truths, losses = [], [], []
+    for part in np.array_split(checks, math.ceil(len(checks) / 8)):
+        batch = make_batch(drives, part, frames, perception.config, target, rig).to(device)
+        tokens, found = perception.sequence(*batch.inputs)
+        last = slice(frames - 1, None, frames)
+        plan = planner.sample(batch.speed_mps[last], tokens[last], condition(part), noise.expand(len(part), -1, -1))
+        plans.append(plan.cpu().numpy())
+        truths.append(batch.trajectory[last].cpu().numpy())
+        losses.append({k: v.item() for k, v in perception.heads.loss(found, batch.truth).items()})
+    model.train()
+    scores = open_loop(np.concatenate(plans), np.concatenate(truths))
+    return scores | {name: float(np.mean([row[name] for row in losses])) for name in losses[0]}
+
+
+def save(out: Path, stage: str, modules: dict[str, tuple[torch.nn.Module, Any]], provenance: dict[str, Any]) -> None:
+    """The best so far, where driving finds it: name -> (module, its config)."""
+    for name, (module, config) in modules.items():
+        save_checkpoint(
+            out / name,
+            module.state_dict(),
+            module=name,
+            stage=stage,
+            config=to_dict(config),
+            provenance=provenance | {"torch": torch.__version__},
+        )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))

@@ -1,0 +1,194 @@
+"""Stage 1a: teach the VLM to decide. Bags in, a Hugging Face folder out (Senna-2 3.2.1, eq. 2).
+
+The loss is the likelihood of the written answer: the decision, then the reason for it. The reason comes after the
+decision, so driving never waits for it. The small preset starts from nothing and is also told what each image token
+shows. Ctrl-C stops after the step under way; the same command with --resume goes on as if nothing had happened.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import trange
+
+from senna2_core.actions import ALL_DECISIONS, PathClass, SpeedAction, words
+from senna2_core.config import to_dict
+from senna2_sim.rig import load_rig
+from senna2_vlm.config import SmallVlmConfig
+from senna2_vlm.decide import DecisionModel
+from senna2_vlm.model import build_small, save_parts
+from senna2_vlm.prompt import answer
+from training.common import command_line, cosine, interruptible, load_progress, save_progress, seed_everything
+from training.data import Target
+from training.questions import Question, Sampling, draw_weights, read_questions
+
+STAGE = "1a"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Stage 1a: train the VLM on recorded drives. The full-scale preset of the paper: --start
+    Qwen/Qwen2.5-VL-3B-Instruct --device cuda --no-sights --fps 1 --batch 512 --steps 10000 --lr 5e-5 --balance 0."""
+
+    bags: Path = Path("bags")
+    """Folder of bags (make bags)."""
+    out: Path = Path("models/small-s1/vlm")
+    """Where the best model by validation goes, a Hugging Face folder."""
+    run: Path = Path("runs/train/stage1_vlm")
+    """Progress for resuming, and TensorBoard."""
+    resume: bool = False
+    """Go on where the run folder stopped, if it did; the result is the same as without the stop."""
+    start: str | None = None
+    """Hub name or folder to start from; none: the small preset with random weights."""
+    config: SmallVlmConfig = SmallVlmConfig()
+    """Sizes of the small preset."""
+    rig: str = "small"
+    """Cameras that the bags were recorded with."""
+    target: Target = "plan"
+    """What is right: the expert's plan, or the driven odometry."""
+    sights: bool = True
+    """Also learn what each image token shows."""
+    fps: float = 5.0
+    """Frames taken from each clip, per second."""
+    steps: int = 2000
+    """Optimizer steps."""
+    batch: int = 8
+    """Frames per step."""
+    lr: float = 1e-3
+    """Learning rate after warm-up; cosine decay to 0."""
+    warmup: int = 60
+    """Steps of linear warm-up."""
+    weight_decay: float = 1e-4
+    """Of AdamW."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this."""
+    balance: float = 0.5
+    """0: decisions as often as recorded, 1: all equally often."""
+    validate_every: int = 250
+    """Steps between validations; progress is saved then, too."""
+    validation_frames: int = 300
+    """How many validation frames are looked at."""
+    bf16: bool = True
+    """Matrix products in bfloat16, weights stay float32; slow on x86 CPUs without AVX512-BF16 or AMX."""
+    seed: int = 0
+    """Of weights and of the order of frames."""
+    device: str = "cpu"
+    """Torch device."""
+    threads: int = 1
+    """CPU threads; more than one only helps on an idle machine."""
+
+
+def main(args: Args) -> float:
+    """Train; returns the best validation F1, the mean over the speed and path classes that occur."""
+    seed_everything(args.seed, args.threads)
+    vlm = DecisionModel.from_pretrained(args.start, args.device, torch.float32) if args.start else small(args)
+    if args.device == "cpu":
+        vlm.model.set_attn_implementation("eager")  # its backward pass takes half the time of the fused one
+    camera = load_rig(args.rig)["front"]
+    grid = vlm.image_grid(camera.height, camera.width)
+    sampling = Sampling(camera=camera, grid=grid, target=args.target, fps=args.fps, seed=args.seed)
+    train = read_questions(args.bags, "training", sampling)
+    validation = read_questions(args.bags, "validation", sampling)
+    spread = np.linspace(0, len(validation) - 1, min(args.validation_frames, len(validation)))
+    validation = [validation[i] for i in spread.astype(int)]
+    draw = draw_weights(train, args.balance)
+    optimizer = torch.optim.AdamW(vlm.model.parameters(), lr=args.lr, weight_decay=args.weight_decay)
+    begin, error = (
+        load_progress(args.run / "progress", vlm.model, optimizer, STAGE, to_dict(args))
+        if args.resume
+        else (0, math.inf)
+    )
+    log = SummaryWriter(str(args.run), purge_step=begin)
+    with interruptible() as stop, trange(begin, args.steps, initial=begin, total=args.steps, desc="stage 1a") as bar:
+        for step in bar:
+            rng = np.random.default_rng([args.seed, step])
+            batch = [train[i] for i in rng.choice(len(train), args.batch, p=draw)]
+            for group in optimizer.param_groups:
+                group["lr"] = args.lr * cosine(step, args.steps, args.warmup)
+            vlm.model.train()
+            with torch.autocast(torch.device(args.device).type, torch.bfloat16, enabled=args.bf16):
+                loss = vlm.answer_loss(
+                    *asked(batch),
+                    [answer(question.decision, question.reason) for question in batch],
+                    [question.sights for question in batch] if args.sights else None,
+                )
+            optimizer.zero_grad()
+            loss.backward()
+            grad_norm = torch.nn.utils.clip_grad_norm_(vlm.model.parameters(), args.max_grad_norm)
+            optimizer.step()
+            log.add_scalar("train/loss", loss.item(), step)
+            log.add_scalar("train/grad_norm", grad_norm.item(), step)
+            bar.set_postfix(loss=f"{loss.item():.2f}", error=f"{error:.3f}", refresh=False)
+            last = step + 1 == args.steps
+            if (step + 1) % args.validate_every == 0 or last:
+                scores = validate(vlm, validation, args.batch)
+                for name, value in scores.items():
+                    log.add_scalar(f"validation/{name}", value, step)
+                if 1 - scores["mean"] < error:
+                    error = 1 - scores["mean"]
+                    provenance = {
+                        "command": command_line("training.stage1_vlm"),
+                        "args": to_dict(args),
+                        "step": step + 1,
+                        "training_frames": len(train),
+                        "validation_frames": len(validation),
+                        "validation_f1": {name: round(value, 4) for name, value in scores.items()},
+                    }
+                    save_parts(vlm.parts, args.out, stage=STAGE, provenance=provenance)
+                bar.write(f"step {step + 1}: F1 " + ", ".join(f"{k} {v:.2f}" for k, v in scores.items()))
+            if (step + 1) % args.validate_every == 0 or last or stop:
+                save_progress(args.run / "progress", vlm.model, optimizer, step + 1, STAGE, to_dict(args), error)
+            if stop:
+                print(f"stopped after step {step + 1}; the same command with --resume goes on from there")
+                raise SystemExit(130)
+    log.close()
+    print(f"{args.out}: best validation F1 {1 - error:.3f}")
+    return 1 - error
+
+
+def small(args: Args) -> DecisionModel:
+    """The small preset with random weights."""
+    parts = build_small(args.config, args.seed)
+    parts.model.to(args.device)
+    return DecisionModel(parts)
+
+
+def asked(questions: Sequence[Question]) -> tuple[list, list, list]:
+    """Images, navigations and speeds, as `DecisionModel` takes them."""
+    return [q.image for q in questions], [q.navigation for q in questions], [q.speed_mps for q in questions]
+
+
+def validate(vlm: DecisionModel, questions: Sequence[Question], batch: int) -> dict[str, float]:
+    """F1 of each speed and path class that occurs or is answered, and their mean."""
+    vlm.model.eval()
+    pairs = []
+    with torch.inference_mode():
+        for start in range(0, len(questions), batch):
+            part = questions[start : start + batch]
+            scores, _ = vlm.score(*asked(part))
+            said = (ALL_DECISIONS[i] for i in scores.argmax(1).tolist())
+            pairs += [(d, question.decision) for d, question in zip(said, part, strict=True)]
+    result = _f1("speed", SpeedAction, [(said.speed, right.speed) for said, right in pairs])
+    result |= _f1("path", PathClass, [(said.path, right.path) for said, right in pairs])
+    return result | {"mean": float(np.mean(list(result.values())))}
+
+
+def _f1(name: str, classes: type[IntEnum], pairs: Sequence[tuple[int, int]]) -> dict[str, float]:
+    """F1 per class from pairs (said, right); classes that occur on neither side are left out."""
+    result = {}
+    for action in classes:
+        hits = sum(said == right == action for said, right in pairs)
+        named = sum((said == action) + (right == action) for said, right in pairs)
+        if named:
+            result[f"{name}/{words(action)}"] = 2 * hits / named
+    return result
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))

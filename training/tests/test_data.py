@@ -1,0 +1,114 @@
+"""Laws of bags -> drives -> batches."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from senna2_core.geometry import from_frame
+from senna2_core.objects import EGO, MapElements, MapKind
+from senna2_perception.config import PerceptionConfig
+from senna2_sim.rig import load_rig
+from training.common import step_generator
+from training.data import clip_polylines, find_bags, load_drive, sequence_starts, shuffled
+from training.scenes import Augmentation, augment, make_batch
+
+CONFIG, RIG = PerceptionConfig(), load_rig("small")
+
+
+@pytest.fixture(scope="module")
+def drive(bags):
+    return load_drive(bags / "empty_road-0000")
+
+
+def test_what_was_driven_is_what_was_planned_when_the_plan_is_followed(drive):
+    known = np.isfinite(drive.driven).all((1, 2))
+    assert known.sum() == len(drive) - 40 and known[: known.sum()].all()
+    np.testing.assert_allclose(drive.driven[known], drive.plan[known], atol=1e-4)
+
+
+def test_labels_are_unknown_where_the_future_is(drive):
+    known = np.isfinite(drive.driven).all((1, 2))
+    labels = drive.decisions("odometry")
+    assert (labels[~known] == -1).all() and (labels[known, 1] == 0).all()
+    np.testing.assert_array_equal(drive.decisions("plan")[known], labels[known])
+
+
+def test_splits_never_meet(bags, tmp_path):
+    assert [b.name for b in find_bags(bags, "training")] == [f"empty_road-000{i}" for i in range(3)]
+    assert [b.name for b in find_bags(bags, "validation")] == ["empty_road-0900"]
+    shutil.copytree(bags / "empty_road-0000", tmp_path / "bags" / "empty_road-1000")
+    with pytest.raises(ValueError, match="kept for evaluation"):
+        find_bags(tmp_path / "bags", "training")
+    with pytest.raises(ValueError, match="make bags"):
+        find_bags(tmp_path / "nothing", "training")
+
+
+def test_targets_are_the_truth_seen_from_the_ego(drive):
+    batch = make_batch([drive], np.array([[0, 0], [0, 7]]), 2, CONFIG, "plan", RIG)
+    boxes = batch.truth.boxes[:, 0]
+    torch.testing.assert_close(boxes[:, :2], torch.tensor([[15.0, 0.0]]).expand(4, -1), atol=1e-3, rtol=0)
+    for row, step in enumerate((0, 5, 7, 12)):
+        route = batch.truth.points[row][batch.truth.kinds[row] == MapKind.ROUTE][0].numpy()
+        in_map = from_frame(np.concatenate([route, np.zeros((10, 1))], 1), drive.poses[step])[:, :2]
+        distance = np.linalg.norm(in_map[:, None] - drive.map.points[0][None], axis=-1).min(1)
+        assert distance.max() < 0.6  # points of the route are up to 1 m apart
+        ahead = batch.truth.cues.route[row].numpy()
+        in_map = from_frame(np.concatenate([ahead, np.zeros((len(ahead), 1))], 1), drive.poses[step])[:, :2]
+        distance = np.linalg.norm(in_map[:, None] - drive.map.points[0][None], axis=-1).min(1)
+        assert distance[ahead[:, 0] < 26].max() < 0.6
+    bumper_to_bumper = 15.0 - boxes_length(batch)[0] / 2 - (EGO.length_m - EGO.rear_overhang_m)
+    torch.testing.assert_close(batch.truth.cues.leader[:, 0], bumper_to_bumper.expand(4), atol=0.1, rtol=0)
+    front = batch.truth.cues.sights.unflatten(1, (4, 6, 10))[:, 0]
+    assert (front.amin((1, 2)) - bumper_to_bumper).abs().max() < 3.0  # seen from the camera, not from the bumper
+    torch.testing.assert_close(
+        batch.poses[0, 1, 0].double(), torch.from_numpy(past_pose(drive, 0, 5)), atol=1e-4, rtol=0
+    )
+
+
+def boxes_length(batch):
+    return batch.truth.boxes[:, 0, 3]
+
+
+def past_pose(drive, past, now):
+    from senna2_core.geometry import to_frame
+
+    return to_frame(drive.poses[past], drive.poses[now])
+
+
+def test_clipped_polylines_stay_inside_and_split_where_they_leave():
+    line = np.stack([np.linspace(-100, 100, 201), np.zeros(201)], 1)
+    detour = np.concatenate([line[100:110], line[110:120] + [0, 100.0], line[120:130]])
+    elements = MapElements(np.array([1, 2]), (line, detour), np.ones(2))
+    kinds, points = clip_polylines(elements, np.zeros(3), (60.0, 20.0, 30.0), 10, 24)
+    assert sorted(kinds) == [1, 2, 2]
+    assert points[..., 0].min() >= -20 and points[..., 0].max() <= 60 and np.abs(points[..., 1]).max() <= 30
+    spacing = np.linalg.norm(np.diff(points, axis=1), axis=-1)
+    np.testing.assert_allclose(spacing, spacing[:, :1].repeat(9, 1), rtol=1e-6)
+    assert len(clip_polylines(elements, np.zeros(3), (60.0, 20.0, 30.0), 10, 2)[0]) == 2
+
+
+def test_an_epoch_visits_everything_once_and_any_step_can_be_computed_alone():
+    visits = np.concatenate([shuffled(20, 4, 0, step) for step in range(5)])
+    assert sorted(visits) == list(range(20))
+    assert (shuffled(20, 4, 0, 7) == shuffled(20, 4, 0, 7)).all() and (
+        shuffled(20, 4, 0, 7) != shuffled(20, 4, 0, 2)
+    ).any()
+
+
+def test_augmentation_leaves_the_truth_alone_and_depends_on_the_step_only(drive):
+    batch = make_batch([drive], sequence_starts([drive], 16, "plan")[:2], 4, CONFIG, "plan", RIG)
+    how = Augmentation(ego_dropout=0.5)
+    one, two = (augment(batch, how, step_generator(0, 3)) for _ in range(2))
+    torch.testing.assert_close(one.images, two.images, rtol=0, atol=0)
+    torch.testing.assert_close(one.ego, two.ego, rtol=0, atol=0)
+    assert one.trajectory is batch.trajectory and one.speed_mps is batch.speed_mps
+    lost = one.ego[..., 1] == 0
+    assert lost.any() and (one.ego[lost] == 0).all()
+    nothing = Augmentation(speed_noise_mps=0, ego_dropout=0, memory_dropout=0, gain=0, bias=0)
+    same = augment(batch, nothing, step_generator(0, 3))
+    for field in dataclasses.fields(batch):
+        if field.name != "truth":
+            torch.testing.assert_close(getattr(same, field.name).float(), getattr(batch, field.name).float())

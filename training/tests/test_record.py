@@ -1,0 +1,89 @@
+"""Laws of the recorder: what is recorded is what the simulator says, and work is not done twice."""
+
+import dataclasses
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from senna2_core.bags import bag_topics
+from senna2_core.kinematics import kinematic_mapping
+from senna2_sim import env
+from senna2_sim.scenarios import load_clip
+from senna2_sim.world.world import Disturbance, World
+from training.data import load_drive
+from training.record import SAFE_TTC_S, Args, Carelessness, Job, disturbance_of, jobs_of, record, up_to_date
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """One second of a disturbed turn: the job, its manifest row, the folder."""
+    out = tmp_path_factory.mktemp("recorded")
+    job = Job(family="turn_left", seed=1, disturbance=asdict(disturbance_of("turn_left", 1, 1.0)), rig="small")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(env, "load_clip", lambda *name: dataclasses.replace(load_clip(*name), duration_s=1.0))
+        return job, record(job, out), out
+
+
+def test_a_bag_holds_the_world_step_by_step(recorded):
+    job, row, out = recorded
+    drive = load_drive(out / job.name)
+    world = World(load_clip(job.family, job.seed), seed=job.seed, disturbance=Disturbance(**job.disturbance))
+    assert len(drive) == row["steps"] == 10
+    for step in range(10):
+        assert drive.ego[step].stamp_ns == world.stamp_ns
+        np.testing.assert_allclose(drive.ego[step].pose, world.ego.pose, atol=1e-6)
+        np.testing.assert_allclose(drive.plan[step], world.expert_plan, atol=1e-4)
+        np.testing.assert_allclose(drive.truth[step].agents.boxes, world.agents.boxes, atol=1e-4)
+        assert drive.truth[step].intention == world.intention
+        assert drive.navigation[step].text == world.navigation().text
+        world.step(world.expert_plan)
+    assert {camera: drive.image(camera, 0).shape for camera in drive.frames} == {
+        "front": (180, 320, 3), "left": (90, 160, 3), "right": (90, 160, 3), "rear": (90, 160, 3)
+    }  # fmt: skip
+    np.testing.assert_array_equal(drive.decisions("plan")[:, 0], kinematic_mapping(drive.plan)[0])
+    assert bag_topics(out / job.name)["/camera/front/camera_info"] == ("sensor_msgs/msg/CameraInfo", 10)
+
+
+def test_a_bag_is_up_to_date_only_while_job_and_file_are_what_they_were(recorded):
+    job, row, out = recorded
+    assert up_to_date(row, job, out)
+    assert not up_to_date(None, job, out)
+    assert not up_to_date(row, dataclasses.replace(job, generator=job.generator + 1), out)
+    file = out / job.name / f"{job.name}.mcap"
+    data = file.read_bytes()
+    file.write_bytes(data[:-1])
+    assert not up_to_date(row, job, out)
+    file.write_bytes(data)
+
+
+def test_jobs_leave_the_evaluation_clips_alone_and_validation_undisturbed():
+    jobs = jobs_of(Args(clips=30, validation=4))
+    assert max(job.seed for job in jobs) < 1000
+    calm = asdict(Disturbance())
+    assert all(job.disturbance == calm for job in jobs if job.seed >= 900)
+    share = np.mean([job.disturbance != calm for job in jobs if job.seed < 900])
+    assert 0.45 < share < 0.75
+    with pytest.raises(ValueError, match="900"):
+        jobs_of(Args(clips=901))
+
+
+def test_a_careless_car_holds_its_speed_on_the_path_of_the_plan_until_it_gets_dangerous():
+    world = World(load_clip("empty_road", 3))
+    careless, speeds = Carelessness(seed=0), []
+    while not world.done:
+        plan = world.expert_plan
+        driven = careless.spoil(plan, world)
+        if driven is not plan:
+            steps = np.hypot(*np.diff(driven[:, :2], axis=0).T) / 0.1
+            np.testing.assert_allclose(steps, steps[0], rtol=1e-2)
+            speeds.append(steps[0])
+        world.step(driven)
+    assert len(speeds) > 20 and not world.collided
+    world = World(load_clip("hard_brake", 3))
+    careless = Carelessness(seed=0)
+    while not world.done:
+        plan = world.expert_plan
+        driven = careless.spoil(plan, world)
+        assert driven is plan or world.ttc_s >= SAFE_TTC_S
+        world.step(driven)

@@ -1,0 +1,105 @@
+"""Every stage runs two steps, and a run that was interrupted ends exactly as one that was not."""
+
+import dataclasses
+import os
+import signal
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from senna2_perception.config import PerceptionConfig
+from senna2_planner.config import PlannerConfig
+from senna2_vlm.config import SmallVlmConfig
+from senna2_vlm.model import build_small, save_parts
+from training import stage1_adapter, stage1_e2e
+from training.data import load_drive
+from training.decisions import all_decisions, pick
+from training.driver import Driver
+
+PERCEPTION = PerceptionConfig(size=32, channels=8, layers=2, agent_queries=4, map_queries=6, scene_queries=2)
+PLANNER = PlannerConfig(token_size=32, condition_size=16, size=32, layers=1)
+
+
+def interrupt_after(monkeypatch, module, step):
+    """Ctrl-C while the given step runs."""
+    real = module.make_batch
+    calls = []
+
+    def make_batch(*args):
+        calls.append(args)
+        if len(calls) == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*args)
+
+    monkeypatch.setattr(module, "make_batch", make_batch)
+
+
+def e2e_args(bags, folder):
+    return stage1_e2e.Args(
+        bags=bags, out=folder / "model", run=folder, steps=4, batch=2, frames=2, draws=2, warmup=2, validate_every=4,
+        validation_sequences=2, perception=PERCEPTION, planner=PLANNER,
+    )  # fmt: skip
+
+
+def test_e2e_resumes_exactly(bags, tmp_path, monkeypatch):
+    straight, broken = e2e_args(bags, tmp_path / "a"), e2e_args(bags, tmp_path / "b")
+    best = stage1_e2e.main(straight)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        interrupt_after(patch, stage1_e2e, 2)
+        stage1_e2e.main(broken)
+    assert stopped.value.code == 130
+    with pytest.raises(ValueError, match="started with"):
+        stage1_e2e.main(dataclasses.replace(broken, lr=1.0, resume=True))
+    assert stage1_e2e.main(dataclasses.replace(broken, resume=True)) == best
+    for name in ("perception", "planner"):
+        one, two = (load_file(args.out / name / "model.safetensors") for args in (straight, broken))
+        assert one.keys() == two.keys() and all((one[k] == two[k]).all() for k in one)
+
+
+@pytest.fixture(scope="module")
+def vlm(tmp_path_factory):
+    """An untrained VLM folder."""
+    folder = tmp_path_factory.mktemp("vlm") / "vlm"
+    save_parts(build_small(SmallVlmConfig(), seed=0), folder, stage="1a", provenance={})
+    return folder
+
+
+def adapter_args(bags, vlm, start, folder):
+    return stage1_adapter.Args(
+        bags=bags, start=start, vlm=vlm, out=folder / "model", run=folder, steps=4, batch=2, frames=2, draws=2,
+        warmup=2, validate_every=4, validation_sequences=2,
+    )  # fmt: skip
+
+
+def test_adapter_resumes_exactly_and_the_result_drives(bags, vlm, tmp_path, monkeypatch):
+    first = e2e_args(bags, tmp_path / "e2e")
+    stage1_e2e.main(first)
+    straight, broken = (adapter_args(bags, vlm, first.out, tmp_path / name) for name in "ab")
+    best = stage1_adapter.main(straight)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        interrupt_after(patch, stage1_adapter, 2)
+        stage1_adapter.main(broken)
+    assert stage1_adapter.main(dataclasses.replace(broken, resume=True)) == best
+    for name in ("perception", "planner", "adapter"):
+        one, two = (load_file(args.out / name / "model.safetensors") for args in (straight, broken))
+        assert one.keys() == two.keys() and all((one[k] == two[k]).all() for k in one)
+    with pytest.raises(ValueError, match="stage"):
+        stage1_adapter.main(dataclasses.replace(broken, start=straight.out, run=tmp_path / "c"))
+    drive = load_drive(bags / "empty_road-0000")
+    driver = Driver.from_checkpoints(straight.out, vlm=vlm)
+    plans = [[d.trajectory.tobytes(), d.condition.stamp_ns] for d in run(driver, drive)]
+    driver.reset()
+    assert plans == [[d.trajectory.tobytes(), d.condition.stamp_ns] for d in run(driver, drive)]
+    # Decisions are those that the training picked for these steps.
+    decided = all_decisions(straight.run / "decisions", vlm, [drive], 0.5)
+    steps = np.array([[0, step] for step in range(14)])
+    hidden, _, _ = pick(decided, [drive], steps, np.full(14, 0.1), 0.5)
+    stamps = [
+        10**9 + 10**8 * int(decided[0]["step"][(decided[0]["hidden"] == h.numpy()).all((1, 2))][0]) for h in hidden
+    ]
+    assert stamps == [stamp for _, stamp in plans]
+
+
+def run(driver, drive):
+    return [driver.drive(drive.images(s), drive.ego[s], drive.navigation[s]) for s in range(14)]

@@ -1,0 +1,17 @@
+#!/bin/sh
+# The small preset, end to end: expert bags -> VLM (1a) beside perception and planner (1b) -> adapter (1c).
+# Two cores: 1a and 1b run side by side, one thread each. Run it again after Ctrl-C: it goes on where it stopped.
+set -eu
+PYTHON=${PYTHON:-.venv/bin/python}
+export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+mkdir -p runs/train
+
+$PYTHON -m training.record
+if [ -e runs/train/stage1_vlm ]; then resume=--resume; else resume=; fi
+$PYTHON -m training.stage1_vlm $resume > runs/train/stage1_vlm.log 2>&1 &
+vlm=$!
+trap 'kill -INT $vlm 2>/dev/null || true' INT TERM EXIT
+$PYTHON -m training.stage1_e2e --resume
+wait $vlm || { tail -3 runs/train/stage1_vlm.log; exit 1; }
+OMP_NUM_THREADS=2 $PYTHON -m training.stage1_adapter --resume --threads 2
+$PYTHON -m training.evaluate --driver senna2
