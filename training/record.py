@@ -37,7 +37,7 @@ from senna2_sim.world.world import Disturbance, World
 from training.common import quiet_threads
 
 SAFE_TTC_S = 2.0
-RECORDING_VERSION = 2  # raise it when the same clip would be recorded differently: older bags are recorded again
+RECORDING_VERSION = 3  # raise it when the same clip would be recorded differently: older bags are recorded again
 
 
 @dataclass(frozen=True, kw_only=True)

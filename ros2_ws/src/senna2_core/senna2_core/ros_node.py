@@ -60,10 +60,18 @@ def load_config(node: Node, config_type: type[T]) -> T:
 
 
 def stream_qos(mode: Mode, depth: int = 50) -> QoSProfile:
-    """For inputs of a node. Lockstep: also what was sent before the reader came, in full; realtime: the newest."""
-    if mode == "realtime":
+    """For inputs from sensors. Lockstep: also what was sent before the reader came, in full; realtime: the newest."""
+    if mode == "realtime":  # volatile: any driver's publisher fits
         return QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
     return output_qos(depth)
+
+
+def link_qos(mode: Mode) -> QoSProfile:
+    """For inputs from other nodes of the stack: also what was sent before the reader came; realtime: the newest.
+
+    A decision or a set of tokens is sent once. A reader that was matched a moment later must still get it.
+    """
+    return output_qos(1 if mode == "realtime" else 50)
 
 
 def output_qos(depth: int = 50) -> QoSProfile:

@@ -9,7 +9,7 @@ from senna2_msgs.msg import Decision, VlmCondition
 
 from senna2_core.messages import Condition, fill_condition, read_decision, stamp_ns
 from senna2_core.node_config import NodeConfig
-from senna2_core.ros_node import Health, load_config, output_qos, run_node, stream_qos
+from senna2_core.ros_node import Health, link_qos, load_config, output_qos, run_node
 from senna2_planner.adapter import AdapterRunner
 
 
@@ -29,7 +29,7 @@ class AdapterNode(Node):
         self.health = Health(self)
         self._adapter = AdapterRunner.from_checkpoint(config.checkpoint)
         self._condition = self.create_publisher(VlmCondition, "planner/vlm_condition", output_qos())
-        self.create_subscription(Decision, "vlm/decision", self._on_decision, stream_qos(config.mode))
+        self.create_subscription(Decision, "vlm/decision", self._on_decision, link_qos(config.mode))
 
     def _on_decision(self, msg: Any) -> None:
         try:

@@ -29,7 +29,7 @@ from senna2_core.messages import (
 )
 from senna2_core.node_config import NodeConfig
 from senna2_core.objects import EgoState
-from senna2_core.ros_node import Health, load_config, output_qos, run_node, stream_qos
+from senna2_core.ros_node import Health, link_qos, load_config, output_qos, run_node, stream_qos
 from senna2_planner.memory_bank import MemoryBank
 from senna2_planner.planner import PlannerRunner
 
@@ -62,10 +62,10 @@ class PlannerNode(Node):
         self._trajectory = self.create_publisher(Trajectory, "planner/trajectory", output_qos())
         self._path = self.create_publisher(Path, "planner/path", output_qos())
         self._consistency = self.create_publisher(ConsistencyMsg, "planner/consistency", output_qos())
-        qos = stream_qos(self._config.mode)
-        self.create_subscription(VlmCondition, "planner/vlm_condition", self._on_condition, qos)
-        self.create_subscription(Odometry, "ego/odometry", partial(self._put, "odometry"), qos)
-        self.create_subscription(SceneTokens, "perception/scene_tokens", partial(self._put, "tokens"), qos)
+        sensors, links = stream_qos(self._config.mode), link_qos(self._config.mode)
+        self.create_subscription(VlmCondition, "planner/vlm_condition", self._on_condition, links)
+        self.create_subscription(Odometry, "ego/odometry", partial(self._put, "odometry"), sensors)
+        self.create_subscription(SceneTokens, "perception/scene_tokens", partial(self._put, "tokens"), links)
 
     def _on_condition(self, msg: Any) -> None:
         condition, newest = read_condition(msg), self._bank.newest()

@@ -13,6 +13,7 @@ class EgoConfig:
 
     max_accel_mps2: float = 3.5
     max_brake_mps2: float = 8.5
+    max_jerk_mps3: float = 12.0  # how fast drive and brakes build up
     max_steer_rad: float = 0.6  # of the road wheels: turning radius 4.1 m
     max_steer_rate_radps: float = 0.7
     accel_lag_s: float = 0.15  # first-order response of drive and brakes
@@ -27,8 +28,9 @@ class EgoConfig:
     substep_s: float = 0.02
 
     def __post_init__(self) -> None:
-        positive = ("max_accel_mps2", "max_brake_mps2", "max_steer_rad", "max_steer_rate_radps", "accel_lag_s",
-                    "steer_lag_s", "speed_horizon_s", "steer_horizon_s", "steer_min_m", "substep_s")  # fmt: skip
+        positive = ("max_accel_mps2", "max_brake_mps2", "max_jerk_mps3", "max_steer_rad", "max_steer_rate_radps",
+                    "accel_lag_s", "steer_lag_s", "speed_horizon_s", "steer_horizon_s", "steer_min_m",
+                    "substep_s")  # fmt: skip
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ValueError(f"EgoConfig.{name}: got {getattr(self, name)}, wanted > 0")
@@ -122,7 +124,8 @@ class Ego:
             self.acceleration = 0.0
             before, self.speed = self.speed, max(self.speed - 2.0 * dt, 0.0)
         else:
-            self.acceleration += (acceleration - self.acceleration) * min(dt / config.accel_lag_s, 1.0)
+            change = (acceleration - self.acceleration) * min(dt / config.accel_lag_s, 1.0)
+            self.acceleration += min(max(change, -config.max_jerk_mps3 * dt), config.max_jerk_mps3 * dt)
             before, self.speed = self.speed, max(self.speed + self.acceleration * dt, 0.0)
             if self.speed == 0.0:
                 self.acceleration = max(self.acceleration, 0.0)

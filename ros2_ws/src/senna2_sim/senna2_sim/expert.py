@@ -1,11 +1,12 @@
 """The privileged driver: follows the route comfortably, keeps distance, yields, obeys lights, comes back to its lane.
 
-It knows the agents' paths and speeds, but foresees no manoeuvre that has not begun. A pure function of the world's
-state: nothing is remembered, so that it can take over from any driver at any step. SI units.
+It knows the agents' paths and speeds, but foresees no manoeuvre that has not begun. A pure function of the scene and
+of the car's pose and speed. Neither its present acceleration nor its steering matters: cameras do not show them, and a
+plan that began with them would teach "brake a little later" to whoever imitates it. SI units.
 
 Along the route it integrates the intelligent driver model (see traffic.py) against everything predicted in its way,
-under a speed profile for bends, with bounded jerk. Across the route it returns to the centre line on a quintic whose
-start matches the car's present offset, heading and curvature.
+under a speed profile for bends, with bounded jerk after the first step. Across the route it returns to the centre line
+on a cubic whose start matches the car's present offset and heading.
 """
 
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ def _drive(world: "World", config: ExpertConfig, obstacles: list[_Obstacle], ste
     """Integrate the driver: stations (steps,) of the rear axle, m."""
     limit = _speed_limits(world, config)
     ego = world.ego
-    s, v, a = world.station_m, ego.speed_mps, ego.acceleration_mps2
+    s, v, a = world.station_m, ego.speed_mps, 0.0
     top = world.clip.speed_limit_mps
     stations = np.empty(steps)
     last = len(limit) - 1
@@ -127,7 +128,7 @@ def _drive(world: "World", config: ExpertConfig, obstacles: list[_Obstacle], ste
             wanted = min(wanted, max(follow, -config.max_decel_mps2 if obstacle.hard[k] else -3.0))
         jerk = config.jerk_mps3 + config.urgent_jerk_per_s * max(-3.0 - wanted, 0.0)
         release = config.release_jerk_mps3 if a < 0 else config.jerk_mps3
-        a = min(max(wanted, a - jerk * DT_S), a + release * DT_S)
+        a = min(max(wanted, a - jerk * DT_S), a + release * DT_S) if k else wanted
         after = max(v + a * DT_S, 0.0)
         s += 0.5 * (v + after) * DT_S
         a = (after - v) / DT_S if after > 0 else min(a, 0.0) * 0.5
@@ -274,23 +275,11 @@ def _across(world: "World", stations: np.ndarray, config: ExpertConfig) -> np.nd
     scale = 1.0 - start[3] * offset
     heading = float(np.clip(wrap_angle(ego.yaw_rad - start[2]), -1.2, 1.2))
     slope = scale * np.tan(heading)
-    bend = float(np.clip(world.ego_curvature - start[3], -0.1, 0.1))
     length = max(config.return_s * ego.speed_mps, config.return_min_m, 3.0 * abs(offset))
-    c = _quintic(offset, slope, bend, length)
     u = np.clip((stations - world.station_m) / length, 0.0, 1.0)
-    powers = u[:, None] ** np.arange(6)
-    across = powers @ c
-    rate = (powers[:, :5] * np.arange(1, 6)) @ c[1:] / length
+    across = offset * (1 + 2 * u) * (1 - u) ** 2 + slope * length * u * (1 - u) ** 2
+    rate = (-6 * offset * u * (1 - u)) / length + slope * (1 - u) * (1 - 3 * u)
     centre = world.route.at(0, stations)
     yaw = centre[:, 2] + np.arctan2(rate, 1.0 - centre[:, 3] * across)
     xy = centre[:, :2] + across[:, None] * np.stack([-np.sin(centre[:, 2]), np.cos(centre[:, 2])], axis=-1)
     return to_frame(np.column_stack([xy, yaw]), ego.pose)
-
-
-def _quintic(offset: float, slope: float, bend: float, length: float) -> np.ndarray:
-    """Coefficients (6,) in u = s / length of the quintic with these values at 0 and all zero at 1."""
-    a0, a1, a2 = offset, slope * length, 0.5 * bend * length**2
-    a3 = -10 * a0 - 6 * a1 - 3 * a2
-    a4 = 15 * a0 + 8 * a1 + 3 * a2
-    a5 = -6 * a0 - 3 * a1 - a2
-    return np.array([a0, a1, a2, a3, a4, a5])
