@@ -65,6 +65,12 @@ def test_the_car_drives_what_it_planned(family):
             assert abs(np.angle(np.exp(1j * (world.ego.yaw_rad - wanted[2])))) < 0.03
 
 
+def test_its_plan_depends_on_nothing_that_cameras_and_speed_do_not_show():
+    plain, strained = World(load_clip("turn_left", 6)), World(load_clip("turn_left", 6))
+    strained._car.acceleration, strained._car.steer = -3.0, 0.2
+    np.testing.assert_array_equal(Expert(plain).plan(), Expert(strained).plan())
+
+
 @pytest.mark.parametrize("lateral", [-1.2, 1.2])
 @pytest.mark.parametrize("heading", [-0.1, 0.1])
 def test_it_comes_back_to_the_lane_centre(lateral, heading):

@@ -105,11 +105,6 @@ class World:
         )  # fmt: skip
 
     @property
-    def ego_curvature(self) -> float:
-        """Of the ego's present motion, 1/m."""
-        return self._car.curvature
-
-    @property
     def agents(self) -> Objects:
         """Those present, in map."""
         traffic, present = self.traffic, self.traffic.present
