@@ -10,6 +10,7 @@ import shutil
 import signal
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from senna2_sim.scenarios import FAMILIES
 from senna2_sim.world.types import GENERATOR_VERSION
 from senna2_sim.world.world import Disturbance, World
 from training.common import quiet_threads
+from training.driver import Driver, through_jpeg
 
 SAFE_TTC_S = 2.0
 RECORDING_VERSION = 3  # raise it when the same clip would be recorded differently: older bags are recorded again
@@ -59,6 +61,9 @@ class Args:
     show how to brake late."""
     first: int = 0
     """First training seed."""
+    policy: Path | None = None
+    """Folder of checkpoints whose learned driver drives; the plans recorded are still the expert's, so that imitation
+    learns to correct itself (DAgger, arXiv:1011.0686). Validation clips are the expert's. Use other seeds: --first."""
     rig: str = "small"
     """Cameras."""
     workers: int = 2
@@ -74,6 +79,7 @@ class Job:
     disturbance: dict[str, float]
     rig: str
     careless: bool = False
+    policy: str = ""  # FOLDER@SHA256 of the driver; the expert when empty
     generator: int = field(default=GENERATOR_VERSION)
     recording: int = RECORDING_VERSION
 
@@ -98,18 +104,25 @@ def disturbance_of(family: str, seed: int, share: float) -> Disturbance:
     )
 
 
+def is_careless(family: str, seed: int, share: float) -> bool:
+    """Whether the car of a clip is driven carelessly."""
+    return bool(np.random.default_rng([seed, 1, *family.encode()]).uniform() < share)
+
+
 def jobs_of(args: Args) -> list[Job]:
     """All clips, families interleaved so that an interrupted recording is balanced."""
     if args.first < 0 or args.first + args.clips > 900 or args.validation > 20:
         raise ValueError(f"got {args.clips} training and {args.validation} validation clips, wanted at most 900 and 20")
     seeds = [*range(args.first, args.first + args.clips), *range(900, 900 + args.validation)]
+    policy = "" if args.policy is None else f"{args.policy}@{weights_sha256(args.policy)}"
     return [
         Job(
             family=family,
             seed=seed,
             disturbance=asdict(disturbance_of(family, seed, args.disturbed if seed < 900 else 0.0)),
             rig=args.rig,
-            careless=seed < 900 and bool(np.random.default_rng([seed, 1, *family.encode()]).uniform() < args.careless),
+            policy=policy if seed < 900 else "",
+            careless=seed < 900 and not policy and is_careless(family, seed, args.careless),
         )
         for seed in seeds
         for family in args.families
@@ -192,8 +205,22 @@ def ground_truth(world: World) -> GroundTruth:
     )
 
 
+@cache
+def learned_driver(policy: str) -> Driver:
+    """The driver of a job; loaded once per process."""
+    return Driver.from_checkpoints(policy.rpartition("@")[0])
+
+
+def weights_sha256(folder: Path) -> str:
+    """Of everything that a driver consists of."""
+    files = sorted(folder.glob("*/*.safetensors"))
+    if not files:
+        raise ValueError(f"{folder}: no checkpoints (perception, planner, vlm, adapter); train them with `make train`")
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
 def record(job: Job, out: Path) -> dict[str, Any]:
-    """Drive one clip with the expert; returns its manifest row. A clip in which the expert fails leaves no bag."""
+    """Drive one clip; returns its manifest row. A clip in which the expert itself fails leaves no bag."""
     workshop, final = out / ".partial" / job.name, out / job.name
     shutil.rmtree(workshop, ignore_errors=True)
     shutil.rmtree(final, ignore_errors=True)
@@ -202,13 +229,20 @@ def record(job: Job, out: Path) -> dict[str, Any]:
     observation, _ = env.reset()
     world, steps = env.world, 0
     carelessness = Carelessness(job.seed) if job.careless else None
+    learned = learned_driver(job.policy) if job.policy else None
+    if learned:
+        learned.reset()
     with BagWriter(workshop) as writer:
         recorder = Recorder(writer, load_rig(job.rig))
         recorder.map(world.stamp_ns, world.map_elements())
         while not world.done:
             plan = world.expert_plan
             recorder.step(world.ego, world.navigation(), ground_truth(world), observation["images"], plan)
-            observation, *_ = env.step(carelessness.spoil(plan, world) if carelessness else plan)
+            driven = carelessness.spoil(plan, world) if carelessness else plan
+            if learned:
+                images = through_jpeg(observation["images"])
+                driven = learned.drive(images, world.ego, world.navigation()).trajectory
+            observation, *_ = env.step(driven)
             steps += 1
     row = {
         "job": asdict(job),
@@ -220,7 +254,7 @@ def record(job: Job, out: Path) -> dict[str, Any]:
         "progress_m": round(world.progress_m, 2),
         "sha256": None,
     }
-    if world.collided or world.lost or world.off_road:
+    if not learned and (world.collided or world.lost or world.off_road):
         shutil.rmtree(workshop)
         return row
     workshop.rename(final)

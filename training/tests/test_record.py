@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,6 +44,37 @@ def test_a_bag_holds_the_world_step_by_step(recorded):
     }  # fmt: skip
     np.testing.assert_array_equal(drive.decisions("plan")[:, 0], kinematic_mapping(drive.plan)[0])
     assert bag_topics(out / job.name)["/camera/front/camera_info"] == ("sensor_msgs/msg/CameraInfo", 10)
+
+
+class Dawdler:
+    """A driver that brakes at 1 m/s^2, whatever it sees."""
+
+    def reset(self):
+        pass
+
+    def drive(self, images, ego, navigation):
+        t = 0.1 * np.arange(1, 41)
+        ahead = np.maximum.accumulate(ego.speed_mps * t - 0.5 * t**2)
+        return SimpleNamespace(trajectory=np.column_stack([ahead, np.zeros((40, 2))]))
+
+
+def test_when_a_learned_driver_drives_the_plans_are_still_the_experts(tmp_path, monkeypatch):
+    monkeypatch.setattr(env, "load_clip", lambda *name: dataclasses.replace(load_clip(*name), duration_s=1.0))
+    monkeypatch.setattr("training.record.learned_driver", lambda policy: Dawdler())
+    job = Job(family="hard_brake", seed=1, disturbance=asdict(Disturbance()), rig="small", policy="somewhere@0")
+    record(job, tmp_path)
+    drive = load_drive(tmp_path / job.name)
+    world = World(load_clip(job.family, job.seed), seed=job.seed)
+    for step in range(10):
+        np.testing.assert_allclose(drive.ego[step].pose, world.ego.pose, atol=1e-6)
+        np.testing.assert_allclose(drive.plan[step], world.expert_plan, atol=1e-4)
+        world.step(Dawdler().drive(None, world.ego, None).trajectory)
+    assert drive.ego[-1].speed_mps < drive.ego[0].speed_mps - 0.5
+
+
+def test_a_folder_without_checkpoints_cannot_drive(tmp_path):
+    with pytest.raises(ValueError, match="no checkpoints"):
+        jobs_of(Args(policy=tmp_path))
 
 
 def test_a_bag_is_up_to_date_only_while_job_and_file_are_what_they_were(recorded):
