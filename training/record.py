@@ -62,8 +62,9 @@ class Args:
     first: int = 0
     """First training seed."""
     policy: Path | None = None
-    """Folder of checkpoints whose learned driver drives; the plans recorded are still the expert's, so that imitation
-    learns to correct itself (DAgger, arXiv:1011.0686). Validation clips are the expert's. Use other seeds: --first."""
+    """Folder of checkpoints (perception, planner; with or without vlm and adapter) whose driver drives. The plans
+    recorded are still the expert's, so that imitation learns to correct itself (DAgger, arXiv:1011.0686). Validation
+    clips stay the expert's. Give it seeds of its own: --first."""
     rig: str = "small"
     """Cameras."""
     workers: int = 2
@@ -207,8 +208,9 @@ def ground_truth(world: World) -> GroundTruth:
 
 @cache
 def learned_driver(policy: str) -> Driver:
-    """The driver of a job; loaded once per process."""
-    return Driver.from_checkpoints(policy.rpartition("@")[0])
+    """The driver of a job, with its VLM if the folder has one; loaded once per process."""
+    folder = Path(policy.rpartition("@")[0])
+    return Driver.from_checkpoints(folder, use_vlm=(folder / "vlm").exists())
 
 
 def weights_sha256(folder: Path) -> str:
