@@ -1,7 +1,8 @@
 """Drives -> batches of short sequences for perception and planner. B sequences of T frames, a memory lag apart."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -148,6 +149,44 @@ class Augmentation:
     memory_dropout: float = 0.2  # share of frames that do not remember
     gain: float = 0.2  # image contrast, +-
     bias: float = 20.0  # image brightness, +-, of 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneTraining:
+    """Options that the stages which train perception and planner share."""
+
+    bags: Path = Path("bags")
+    """Folder of bags (make bags)."""
+    resume: bool = False
+    """Go on where the run folder stopped, if it did; the result is the same as without the stop."""
+    rig: str = "small"
+    """Cameras that the bags were recorded with."""
+    target: Target = "plan"
+    """What the planner imitates: the expert's plan, or the driven odometry."""
+    batch: int = 8
+    """Sequences per step."""
+    frames: int = 4
+    """Frames per sequence, a memory lag (0.5 s) apart."""
+    draws: int = 4
+    """Noise levels per frame in the diffusion loss."""
+    weight_decay: float = 1e-4
+    """Of AdamW."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this."""
+    perception_weight: float = 0.3
+    """Of the perception losses beside the diffusion loss."""
+    validate_every: int = 250
+    """Steps between validations; progress is saved then, too."""
+    validation_sequences: int = 128
+    """How many validation sequences are looked at."""
+    seed: int = 0
+    """Of everything random."""
+    threads: int = 1
+    """Of torch."""
+    device: str = "cpu"
+    """Torch device."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """What is spoiled on purpose."""
 
 
 def augment(batch: SceneBatch, how: Augmentation, generator: torch.Generator) -> SceneBatch:

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,18 +36,16 @@ from training.common import (
     seed_everything,
     step_generator,
 )
-from training.data import Target, find_bags, load_drives, sequence_starts, shuffled
+from training.data import find_bags, load_drives, sequence_starts, shuffled
 from training.decisions import all_decisions, pick
-from training.scenes import Augmentation, augment, make_batch, stride
+from training.scenes import SceneTraining, augment, make_batch, stride
 from training.stage1_e2e import save, validate
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args:
+class Args(SceneTraining):
     """Stage 1c: train the decision adapter with perception and planner; the VLM stays as it is."""
 
-    bags: Path = Path("bags")
-    """Folder of bags (make bags)."""
     start: Path = Path("runs/train/stage1_e2e/model")
     """Stage 1b model: START/perception and START/planner."""
     vlm: Path = Path("models/small-s1/vlm")
@@ -56,52 +54,22 @@ class Args:
     """Where the best checkpoints go: OUT/perception, OUT/planner, OUT/adapter."""
     run: Path = Path("runs/train/stage1_adapter")
     """Progress for resuming, the VLM's decisions, TensorBoard."""
-    resume: bool = False
-    """Go on where the run folder stopped, if it did; the result is the same as without the stop."""
-    rig: str = "small"
-    """Cameras that the bags were recorded with."""
-    target: Target = "plan"
-    """What the planner imitates: the expert's plan, or the driven odometry."""
     use_vlm_token: bool = True
     """The adapter sees the VLM's hidden states."""
     use_decision_token: bool = True
     """The adapter sees the decoded decision."""
     steps: int = 800
     """Optimizer steps."""
-    batch: int = 8
-    """Sequences per step."""
-    frames: int = 4
-    """Frames per sequence, a memory lag (0.5 s) apart."""
-    draws: int = 4
-    """Noise levels per frame in the diffusion loss."""
     lr: float = 2.5e-4
     """Learning rate after warm-up; cosine decay to 0. The full-scale preset has 5e-5 at batch 512."""
     warmup: int = 50
     """Steps of linear warm-up."""
-    weight_decay: float = 1e-4
-    """Of AdamW."""
-    max_grad_norm: float = 1.0
-    """Gradients are clipped to this."""
-    perception_weight: float = 0.3
-    """Of the perception losses beside the diffusion loss."""
     no_decision: float = 0.1
     """Share of sequences that plan without a decision, so that the planner still can."""
     period_s: float = 0.5
     """Between decisions, s."""
     latencies_s: tuple[float, ...] = (0.1, 0.2)
     """After its frame a decision is known, s; drawn per sequence. With the period: ages of 0.1 to 0.6 s."""
-    validate_every: int = 250
-    """Steps between validations; progress is saved then, too."""
-    validation_sequences: int = 128
-    """How many validation sequences are looked at."""
-    seed: int = 0
-    """Of everything random."""
-    threads: int = 1
-    """Of torch."""
-    device: str = "cpu"
-    """Torch device."""
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    """What is spoiled on purpose."""
 
 
 def main(args: Args) -> float:

@@ -39,59 +39,27 @@ from training.common import (
 )
 from training.data import Drive, Target, find_bags, load_drives, sequence_starts, shuffled
 from training.metrics import open_loop
-from training.scenes import Augmentation, augment, make_batch, stride
+from training.scenes import SceneTraining, augment, make_batch, stride
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args:
+class Args(SceneTraining):
     """Stage 1b: train perception and planner on recorded bags."""
 
-    bags: Path = Path("bags")
-    """Folder of bags (make bags)."""
     out: Path = Path("runs/train/stage1_e2e/model")
     """Where the best checkpoints go: OUT/perception and OUT/planner."""
     run: Path = Path("runs/train/stage1_e2e")
     """Progress for resuming, and TensorBoard."""
-    resume: bool = False
-    """Go on where the run folder stopped, if it did; the result is the same as without the stop."""
-    rig: str = "small"
-    """Cameras that the bags were recorded with."""
-    target: Target = "plan"
-    """What the planner imitates: the expert's plan, or the driven odometry."""
     steps: int = 2000
     """Optimizer steps."""
-    batch: int = 8
-    """Sequences per step."""
-    frames: int = 4
-    """Frames per sequence, a memory lag (0.5 s) apart."""
-    draws: int = 4
-    """Noise levels per frame in the diffusion loss."""
     lr: float = 5e-4
     """Learning rate after warm-up; cosine decay to 0. The full-scale preset has 1e-4 at batch 12288."""
     warmup: int = 100
     """Steps of linear warm-up."""
-    weight_decay: float = 1e-4
-    """Of AdamW."""
-    max_grad_norm: float = 1.0
-    """Gradients are clipped to this."""
-    perception_weight: float = 0.3
-    """Of the perception losses beside the diffusion loss."""
-    validate_every: int = 250
-    """Steps between validations; progress is saved then, too."""
-    validation_sequences: int = 128
-    """How many validation sequences are looked at."""
-    seed: int = 0
-    """Of everything random."""
-    threads: int = 1
-    """Of torch."""
-    device: str = "cpu"
-    """Torch device."""
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
     """Shape of the perception network."""
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     """Shape of the planner."""
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    """What is spoiled on purpose."""
 
 
 def main(args: Args) -> float:

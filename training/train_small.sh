@@ -7,8 +7,7 @@ export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 mkdir -p runs/train
 
 $PYTHON -m training.record
-if [ -e runs/train/stage1_vlm ]; then resume=--resume; else resume=; fi
-$PYTHON -m training.stage1_vlm $resume > runs/train/stage1_vlm.log 2>&1 &
+$PYTHON -m training.stage1_vlm --resume > runs/train/stage1_vlm.log 2>&1 &
 vlm=$!
 trap 'kill -INT $vlm 2>/dev/null || true' INT TERM EXIT
 $PYTHON -m training.stage1_e2e --resume
