@@ -149,6 +149,7 @@ class Augmentation:
     memory_dropout: float = 0.2  # share of frames that do not remember
     gain: float = 0.2  # image contrast, +-
     bias: float = 20.0  # image brightness, +-, of 255
+    colour: float = 0.25  # of each colour channel, +-: a leader must be known by more than its paint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +200,7 @@ def augment(batch: SceneBatch, how: Augmentation, generator: torch.Generator) ->
     speed = batch.ego[..., :1] + how.speed_noise_mps / 15.0 * torch.randn(b, t, 1, generator=generator)
     known = uniform(b, t, 1) >= how.ego_dropout
     gain = 1 + how.gain * (2 * uniform(b, 1, v, 1, 1, 1) - 1)
+    gain = gain * (1 + how.colour * (2 * uniform(b, 1, 1, 1, 1, 3) - 1))
     bias = how.bias * (2 * uniform(b, 1, v, 1, 1, 1) - 1)
     return replace(
         batch,

@@ -21,7 +21,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import trange
 
-from senna2_core.checkpoints import save_checkpoint
+from senna2_core.checkpoints import load_checkpoint, save_checkpoint
 from senna2_core.config import to_dict
 from senna2_perception.config import PerceptionConfig
 from senna2_perception.network import PerceptionNetwork
@@ -46,6 +46,8 @@ from training.scenes import SceneTraining, augment, make_batch, stride
 class Args(SceneTraining):
     """Stage 1b: train perception and planner on recorded bags."""
 
+    start: Path | None = None
+    """Stage 1b model to go on from with these bags: START/perception and START/planner; none: random weights."""
     out: Path = Path("runs/train/stage1_e2e/model")
     """Where the best checkpoints go: OUT/perception and OUT/planner."""
     run: Path = Path("runs/train/stage1_e2e")
@@ -76,6 +78,9 @@ def main(args: Args) -> float:
     perception = PerceptionNetwork(args.perception)
     planner = DiffusionPlanner(args.planner)
     planner.set_statistics(*all_targets(drives, args.target))
+    if args.start is not None:
+        for name, module in (("perception", perception), ("planner", planner)):
+            module.load_state_dict(load_checkpoint(args.start / name, module=name, stages=("1b",))[1])
     model = torch.nn.ModuleDict({"perception": perception, "planner": planner}).to(args.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=args.weight_decay)
     settings = json.loads(json.dumps(dataclasses.asdict(args), default=str))

@@ -107,7 +107,7 @@ def test_augmentation_leaves_the_truth_alone_and_depends_on_the_step_only(drive)
     assert one.trajectory is batch.trajectory and one.speed_mps is batch.speed_mps
     lost = one.ego[..., 1] == 0
     assert lost.any() and (one.ego[lost] == 0).all()
-    nothing = Augmentation(speed_noise_mps=0, ego_dropout=0, memory_dropout=0, gain=0, bias=0)
+    nothing = Augmentation(speed_noise_mps=0, ego_dropout=0, memory_dropout=0, gain=0, bias=0, colour=0)
     same = augment(batch, nothing, step_generator(0, 3))
     for field in dataclasses.fields(batch):
         if field.name != "truth":
