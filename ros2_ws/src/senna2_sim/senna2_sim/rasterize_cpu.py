@@ -97,14 +97,14 @@ def _colour(sh, i, dx, dy, dz, channel):
 @_parallel
 def project(
     pairs, units, blocks, geometry, sh, lenses, frames, views, centres, near, margin,
-    splats, depths, boxes, sizes, counts,
+    splats, depths, boxes, owners, sizes, counts,
 ):  # fmt: skip
     """Write each unit's splats from slot `unit's first pair * BLOCK` on, and count them per tile.
 
     splats (S, 10) float32: x, y px, conic a, b, c, opacity, r, g, b, half height px; depths (S,) m;
-    boxes (S, 4) int32: first tile, tiles across, tiles down, tiles per row of the camera;
-    sizes (units,) splats written; counts (units, tiles) int32. Centres nearer than `near` or outside the image by more
-    than `margin` half images are left out.
+    boxes (S, 4) int32: first tile, tiles across, tiles down, tiles per row of the camera; owners (S,) int32: the
+    Gaussian; sizes (units,) splats written; counts (units, tiles) int32. Centres nearer than `near` or outside the
+    image by more than `margin` half images are left out.
     """
     for unit in prange(units):
         counts[unit, :] = 0
@@ -174,7 +174,7 @@ def project(
                 out[6] = _colour(sh, i, dx, dy, dz, 0)
                 out[7] = _colour(sh, i, dx, dy, dz, 1)
                 out[8] = _colour(sh, i, dx, dy, dz, 2)
-                depths[slot] = z
+                depths[slot], owners[slot] = z, i
                 boxes[slot, 0] = first_tile + y0 * tiles_x + x0
                 boxes[slot, 1], boxes[slot, 2], boxes[slot, 3] = x1 - x0 + 1, y1 - y0 + 1, tiles_x
                 for tile_y in range(y0, y1 + 1):
@@ -314,11 +314,16 @@ def _sky_row(sky, turn, u0, du, v, cells, weights):
 
 
 @_parallel
-def blend(workers, order, starts, keys, splats, depths, tile_camera, frames, lenses, turns, sky, rgb, depth, alpha):
+def blend(
+    workers, order, starts, keys, used, splats, depths, tile_camera, frames, lenses, turns, sky,
+    rgb, depth, alpha, rests,
+):  # fmt: skip
     """Sort and blend each tile, composite the sky, and write pixels.
 
-    order (tiles,): tiles by falling count, dealt round-robin to the workers; turns (C, 9): map from camera rotation;
-    sky (size, size, 3) octahedral, size 0 for none; rgb (P, 3), depth (P,), alpha (P,) with P pixels of all cameras.
+    order (tiles,): tiles by falling count, dealt round-robin to the workers; keys (total,): a tile's list comes
+    unsorted and leaves sorted as far as used (tiles,) int64 says, nothing was blended from its rest; turns (C, 9): map
+    from camera rotation; sky (size, size, 3) octahedral, size 0 for none; rgb (P, 3), depth (P,), alpha (P,), rests
+    (P,) = 1 - alpha to full precision, with P pixels of all cameras.
     """
     flat_sky = sky.reshape(-1, 3)
     longest = 0
@@ -338,6 +343,7 @@ def blend(workers, order, starts, keys, splats, depths, tile_camera, frames, len
             x_stop, y_stop = min(x_first + TILE, width), min(y_first + TILE, height)
             tile[:PLANE] = ONE
             tile[PLANE:] = ZERO
+            used[t] = 0
             if starts[t + 1] > starts[t]:
                 buckets = _fill_buckets(keys[starts[t] : starts[t + 1]], scratch, ends)
                 first = 0
@@ -350,9 +356,11 @@ def blend(workers, order, starts, keys, splats, depths, tile_camera, frames, len
                     for i in range(first, last):
                         slot = scratch[i] & 0xFFFFFFFF
                         _blend_splat(tile, splats[slot], depths[slot], x_first, y_first, y_stop)
-                    if last > first and not _any_live(tile):
+                    opened = last > first
+                    first = used[t] = last
+                    if opened and not _any_live(tile):
                         break
-                    first = last
+                keys[starts[t] : starts[t + 1]] = scratch[: starts[t + 1] - starts[t]]
             fx, fy, cx, cy = lenses[c, 0], lenses[c, 1], lenses[c, 2], lenses[c, 3]
             for y in range(y_first, y_stop):
                 if len(sky) > 0:
@@ -362,7 +370,7 @@ def blend(workers, order, starts, keys, splats, depths, tile_camera, frames, len
                     i = (y - y_first) * TILE + k
                     p = first_pixel + y * width + x_first + k
                     rest = abs(tile[i])
-                    alpha[p] = ONE - rest
+                    alpha[p], rests[p] = ONE - rest, rest
                     depth[p] = tile[i + 4 * PLANE] / max(ONE - rest, F(1e-10))
                     for channel in range(3):
                         rgb[p, channel] = tile[i + (channel + 1) * PLANE]

@@ -38,13 +38,40 @@ class Frame:
     alpha: np.ndarray
 
 
+@dataclass(frozen=True)
+class Traces:
+    """What a rasterizer call leaves behind for its backward pass; the kernels in `rasterize_cpu` say what is in it.
+
+    frames (C, 5), lenses (C, 10), views (C, G, 12), centres (C, G, 3), tile_camera (tiles,), order (tiles,),
+    starts (tiles + 1,), keys (total,), used (tiles,); per splat slot: splats (S, 10), depths, boxes (S, 4), owners;
+    written (units,): unit u filled that many slots from `pairs * u // units * BLOCK` on; rests (P,): 1 - alpha, exact.
+    """
+
+    pairs: int
+    frames: np.ndarray
+    lenses: np.ndarray
+    views: np.ndarray
+    centres: np.ndarray
+    tile_camera: np.ndarray
+    order: np.ndarray
+    starts: np.ndarray
+    keys: np.ndarray
+    used: np.ndarray
+    splats: np.ndarray
+    depths: np.ndarray
+    boxes: np.ndarray
+    owners: np.ndarray
+    written: np.ndarray
+    rests: np.ndarray
+
+
 def pack(groups: Sequence[Gaussians]) -> PackedGaussians:
     """Prepare groups of Gaussians (each in its own frame) once for many `render` calls."""
     parts, blocks = [], []
     first = 0
     for index, cloud in enumerate(groups):
         keep = np.flatnonzero(cloud.opacities >= 1 / 255)
-        cloud = cloud.take(keep[_locality_order(cloud.means[keep], cloud.scales[keep])])
+        cloud = cloud.take(keep[locality_order(cloud.means[keep], cloud.scales[keep])])
         parts.append(cloud)
         for start in range(0, len(cloud), cpu.BLOCK):
             blocks.append((first + start, first + min(start + cpu.BLOCK, len(cloud)), index))
@@ -97,6 +124,30 @@ def render(
     Raises:
         ValueError: shapes that do not fit.
     """
+    rgb, depth, alpha, traces = trace(
+        packed, viewmats, intrinsics, sizes, group_poses, enabled, sky, near_m=near_m, margin=margin
+    )
+    result = []
+    for width, height, _, _, first in traces.frames:
+        part = slice(first, first + width * height)
+        planes = rgb[part].reshape(height, width, 3), depth[part].reshape(height, width)
+        result.append(Frame(*planes, alpha[part].reshape(height, width)))
+    return result
+
+
+def trace(
+    packed: PackedGaussians,
+    viewmats: np.ndarray,
+    intrinsics: np.ndarray,
+    sizes: Sequence[tuple[int, int]],
+    group_poses: np.ndarray | None = None,
+    enabled: np.ndarray | None = None,
+    sky: np.ndarray | None = None,
+    *,
+    near_m: float = 0.01,
+    margin: float = np.inf,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, Traces]:
+    """`render` with the pixels P of all cameras in one row: rgb (P, 3), depth (P,), alpha (P,), and the traces."""
     viewmats, intrinsics = np.asarray(viewmats, np.float64), np.asarray(intrinsics, np.float64)
     cameras, groups = len(sizes), packed.groups
     poses = np.broadcast_to(np.eye(4), (groups, 4, 4)) if group_poses is None else np.asarray(group_poses, np.float64)
@@ -117,13 +168,14 @@ def render(
     lenses = _lenses(intrinsics, frames)
     local = viewmats[:, None] @ poses  # camera from group, (C, G, 4, 4)
     views = np.ascontiguousarray(local[:, :, :3].reshape(cameras, groups, 12), dtype=np.float32)
-    centres = -(local[..., :3, :3].swapaxes(-1, -2) @ local[..., :3, 3:])[..., 0]
+    eyes = -(local[..., :3, :3].swapaxes(-1, -2) @ local[..., :3, 3:])[..., 0].astype(np.float32)
 
     pairs = cpu.visible_blocks(packed.blocks, packed.bounds, shown, lenses, views, np.float32(near_m))
     units = numba.get_num_threads()
     slots = len(pairs) * cpu.BLOCK
     splats, depths = np.empty((slots, 10), np.float32), np.empty(slots, np.float32)
-    boxes, lengths = np.empty((slots, 4), np.int32), np.empty(units, np.int64)
+    boxes, owners = np.empty((slots, 4), np.int32), np.empty(slots, np.int32)
+    lengths, used = np.empty(units, np.int64), np.empty(tiles, np.int64)
     counts = np.empty((units, tiles), np.int32)
     cpu.project(
         pairs,
@@ -134,12 +186,13 @@ def render(
         lenses,
         frames,
         views,
-        centres.astype(np.float32),
+        eyes,
         np.float32(near_m),
         np.float32(margin),
         splats,
         depths,
         boxes,
+        owners,
         lengths,
         counts,
     )
@@ -150,14 +203,28 @@ def render(
     turns = np.ascontiguousarray(viewmats[:, :3, :3].transpose(0, 2, 1).reshape(cameras, 9), dtype=np.float32)
     light = np.zeros((0, 0, 3), np.float32) if sky is None else np.ascontiguousarray(sky, dtype=np.float32)
     rgb = np.empty((pixels, 3), np.float32)
-    depth, alpha = np.empty(pixels, np.float32), np.empty(pixels, np.float32)
-    cpu.blend(units, order, starts, keys, splats, depths, tile_camera, frames, lenses, turns, light, rgb, depth, alpha)
-    result = []
-    for width, height, _, _, first in frames:
-        part = slice(first, first + width * height)
-        planes = rgb[part].reshape(height, width, 3), depth[part].reshape(height, width)
-        result.append(Frame(*planes, alpha[part].reshape(height, width)))
-    return result
+    depth, alpha, rests = (np.empty(pixels, np.float32) for _ in range(3))
+    lists = (order, starts, keys, used, splats, depths, tile_camera)
+    cpu.blend(units, *lists, frames, lenses, turns, light, rgb, depth, alpha, rests)
+    traces = Traces(
+        pairs=len(pairs),
+        frames=frames,
+        lenses=lenses,
+        views=views,
+        centres=eyes,
+        tile_camera=tile_camera,
+        order=order,
+        starts=starts,
+        keys=keys,
+        used=used,
+        splats=splats,
+        depths=depths,
+        boxes=boxes,
+        owners=owners,
+        written=lengths,
+        rests=rests,
+    )
+    return rgb, depth, alpha, traces
 
 
 def to_uint8(rgb: np.ndarray) -> np.ndarray:
@@ -201,7 +268,7 @@ def _lenses(intrinsics: np.ndarray, frames: np.ndarray) -> np.ndarray:
     return np.column_stack([fx, fy, cx, cy, left, right, top, bottom, wide, high]).astype(np.float32)
 
 
-def _locality_order(means: np.ndarray, scales: np.ndarray) -> np.ndarray:
+def locality_order(means: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """Order (N,) by size class (factors of 8), then along a Morton curve of 0.5 m cells."""
     if not len(means):
         return np.zeros(0, np.int64)

@@ -6,13 +6,15 @@ The cache lies beside the sources, or under NUMBA_CACHE_DIR when that is set. A 
 import time
 
 import numpy as np
+import torch
 
+from senna2_sim.differentiable import rasterize
 from senna2_sim.gaussians import Gaussians, sh_from_rgb
 from senna2_sim.render import pack, render, to_uint8
 
 
 def main() -> float:
-    """Render once through every kernel; returns the seconds it took."""
+    """Render once through every kernel, forwards and backwards; returns the seconds it took."""
     start = time.perf_counter()
     rng = np.random.default_rng(0)
     n = 200
@@ -21,6 +23,13 @@ def main() -> float:
     intrinsics = np.array([[[20.0, 0, 16], [0, 20, 16], [0, 0, 1]]])
     sky = np.zeros((3, 3, 3), np.float32)
     to_uint8(render(pack([cloud]), np.eye(4)[None], intrinsics, [(32, 32)], sky=sky)[0].rgb)
+    means, quaternions, scales, opacities, sh = (
+        torch.from_numpy(x).requires_grad_()
+        for x in (cloud.means, cloud.quaternions, cloud.scales, cloud.opacities, cloud.sh)
+    )
+    camera = torch.eye(4)[None], torch.from_numpy(intrinsics)
+    pictures = rasterize(means, quaternions, scales, opacities, sh, *camera, 32, 32)
+    torch.autograd.backward([x.sum() for x in pictures])
     return time.perf_counter() - start
 
 
