@@ -20,13 +20,13 @@ from senna2_core.consistency import consistent
 from senna2_sim.drivers import DRIVERS
 from senna2_sim.env import SimEnv
 from senna2_sim.metrics import Result, closed_loop
-from senna2_sim.scenarios import FAMILIES, load_clip
+from senna2_sim.scenarios import FIRST_FAMILIES, load_clip
 from senna2_sim.world.world import World
 from training.common import quiet_threads, seed_everything
 from training.driver import Driver, through_jpeg
 
 DriverName = Literal["senna2", "e2e", "expert", "constant_velocity"]
-STANDARD = ",".join(f"{family}:1000-1019" for family in FAMILIES)
+STANDARD = ",".join(f"{family}:1000-1019" for family in FIRST_FAMILIES)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ from senna2_core.objects import EgoState, MapElements, Navigation
 from senna2_core.polyline import Polyline
 from senna2_sim.env import SimEnv
 from senna2_sim.rig import Rig, load_rig
-from senna2_sim.scenarios import FAMILIES
+from senna2_sim.scenarios import FIRST_FAMILIES
 from senna2_sim.world.types import GENERATOR_VERSION
 from senna2_sim.world.world import Disturbance, World
 from training.common import quiet_threads
@@ -48,7 +48,7 @@ class Args:
 
     out: Path = Path("bags")
     """Folder of the bags, one per clip: OUT/FAMILY-SEED."""
-    families: tuple[str, ...] = FAMILIES
+    families: tuple[str, ...] = FIRST_FAMILIES
     """Families to record."""
     clips: int = 25
     """Training clips per family: seeds 0, 1, ..."""

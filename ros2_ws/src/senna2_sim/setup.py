@@ -9,7 +9,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["senna2_sim*"]),
     package_dir={"": "."},
-    package_data={"senna2_sim": ["rigs/*.json"]},
+    package_data={"senna2_sim": ["rigs/*.json", "scenarios/*.json"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/senna2_sim"]),
         ("share/senna2_sim", ["package.xml"]),

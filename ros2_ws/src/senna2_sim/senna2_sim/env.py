@@ -11,6 +11,7 @@ from senna2_sim.ego import EgoConfig
 from senna2_sim.metrics import Result, result_of
 from senna2_sim.rig import load_rig
 from senna2_sim.scenarios import load_clip
+from senna2_sim.traffic_models import TrafficModel, with_traffic
 from senna2_sim.world.types import Clip
 from senna2_sim.world.world import STEP_S, Disturbance, World
 
@@ -39,8 +40,13 @@ class SimEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         rig: str = "small",
         ego_config: EgoConfig | None = None,
         disturbance: Disturbance | None = None,
+        traffic: TrafficModel = "scripted",
     ):
-        """Unknown family or rig: ValueError. render False: no images, many times faster."""
+        """Unknown family, rig or traffic: ValueError. render False: no images, many times faster.
+
+        traffic: how the others behave, see traffic_models.py.
+        """
+        self._traffic = traffic
         self._family = family
         self._rig = load_rig(rig) if render else None
         self._ego_config = ego_config or EgoConfig()
@@ -111,7 +117,7 @@ class SimEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         return next(iter(self.images().values()))
 
     def _load(self, clip: Clip) -> None:
-        self.clip = clip
+        self.clip = with_traffic(clip, self._traffic)
         self.world = self._new_world()
         self._scene = None
         if self._rig is not None:

@@ -13,50 +13,36 @@ Every agent travels its own path (`world.paths`), with an optional shift across 
     shift_at_s       ... from this time on, or as soon as ...
     shift_gap_m      ... the distance from the ego's front to its rear falls below this (both given: the first);
     shift_room_m     never while that distance, expected a second ahead, is smaller than this (default 2.5 m)
+    parked           1: it stands with its lights off
+    go_within_s      it stands until the ego needs less than this to the place of `meet_m`, see staging.py
+    pace_until_s     it times itself to be at `meet_m` with the ego, until the ego needs less than this
+    meet_m           station of its own path where it meets the ego
+    mobil_left_m     offset of a lane that it may change to by MOBIL, once; likewise
+    mobil_right_m    ... on its right, negative
     dt_s             replay only: time between the points of its path
 
-Source of IDM: Treiber, Hennecke, Helbing, "Congested traffic states" (arXiv:cond-mat/0002177) eq. 2-4; for speeds
-above the desired one the deceleration is bounded as in Treiber and Kesting, "Traffic flow dynamics", 11.3.
+People on foot or on bicycles are given way to a little before they are in the way.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from senna2_core.objects import EGO
+from senna2_core.objects import EGO, Category
+from senna2_sim.idm import idm_acceleration
+from senna2_sim.mobil import Neighbours, neighbours, worth_changing
+from senna2_sim.staging import Staging
 from senna2_sim.world.paths import Paths
 from senna2_sim.world.types import AgentSpec, LightColour, RoadMap, TrafficLight
 
-MAX_BRAKE_MPS2 = 8.0
+FORESEEN_S = (0.7, 1.4)  # where people on foot or bicycle will be then counts as occupied now
+CONSIDER_S = 1.0  # between thoughts about other lanes
 LATERAL_ACCELERATION_MPS2 = 2.5  # agents slow down for bends to keep this
 KNOWN_PARAMS = frozenset(
     "speed headway gap accel decel blind brake_at_s brake_decel brake_to resume_at_s "
-    "shift_m shift_at_s shift_gap_m shift_room_m shift_duration_s dt_s".split()
+    "shift_m shift_at_s shift_gap_m shift_room_m shift_duration_s dt_s "
+    "parked go_within_s pace_until_s meet_m mobil_left_m mobil_right_m".split()
 )
-
-
-def idm_acceleration(
-    speed: np.ndarray,
-    desired: np.ndarray,
-    gap: np.ndarray,
-    closing: np.ndarray,
-    headway: np.ndarray | float = 1.4,
-    standstill: np.ndarray | float = 2.0,
-    accel: np.ndarray | float = 1.8,
-    decel: np.ndarray | float = 2.2,
-) -> np.ndarray:
-    """Acceleration of the intelligent driver model, m/s^2, not below -MAX_BRAKE_MPS2.
-
-    Args:
-        speed, desired: own and desired speed, m/s.
-        gap: bumper to bumper distance to the leader, m; inf without one.
-        closing: own speed minus the leader's, m/s.
-        headway s, standstill m, accel and decel m/s^2: the model's parameters. All broadcast.
-    """
-    ratio = speed / np.maximum(desired, 0.1)
-    free = np.where(ratio <= 1.0, accel * (1.0 - ratio**4), decel * (np.maximum(ratio, 1.0) ** -4 - 1.0))
-    wanted = standstill + np.maximum(0.0, speed * headway + speed * closing / (2.0 * np.sqrt(accel * decel)))
-    return np.maximum(free - accel * (wanted / np.maximum(gap, 0.1)) ** 2, -MAX_BRAKE_MPS2)
 
 
 def light_colour(light: TrafficLight, time_s: float) -> LightColour:
@@ -119,6 +105,10 @@ class Traffic:
         self._limits = [_bend_limit(self.paths.curvature(i)) for i in range(len(agents))]
         self._stops = [_stops_on(self.paths, i, road) for i in range(len(agents))]
         self._lights = road.lights
+        self._parked = self._param("parked", 0.0) > 0
+        self._people = np.array([a.category in (Category.PEDESTRIAN, Category.CYCLIST) for a in agents], dtype=bool)
+        self._staging = Staging(agents, self.paths)
+        self._beside_m = np.stack([self._param("mobil_left_m", 0.0), self._param("mobil_right_m", 0.0)], axis=-1)
 
         self.time_s = 0.0
         self.station_m = np.array([a.start_station_m for a in agents], dtype=float)
@@ -141,6 +131,11 @@ class Traffic:
         return self.speed_mps[:, None] * np.stack([np.cos(self.poses[:, 2]), np.sin(self.poses[:, 2])], axis=-1)
 
     @property
+    def desired_mps(self) -> np.ndarray:
+        """(A,) speed that each one likes to drive, m/s."""
+        return self._desired
+
+    @property
     def present(self) -> np.ndarray:
         """(A,) bool: on its path; an agent that reaches its path's end is gone."""
         on_path = self.station_m < self.paths.length_m - 0.5 if len(self.specs) else np.zeros(0, dtype=bool)
@@ -149,7 +144,8 @@ class Traffic:
     @property
     def braking(self) -> np.ndarray:
         """(A,) bool: brake lights on: braking, or held standing."""
-        return (self.acceleration_mps2 < -0.6) | ((self.speed_mps < 0.1) & (self.acceleration_mps2 < 0.1))
+        on = (self.acceleration_mps2 < -0.6) | ((self.speed_mps < 0.1) & (self.acceleration_mps2 < 0.1))
+        return on & ~self._parked
 
     def light_colours(self) -> tuple[LightColour, ...]:
         """Now, in the order of road.lights."""
@@ -166,6 +162,7 @@ class Traffic:
             self._start_shifts(ego_box, ego_speed_mps)
         self.time_s = round(self.time_s + dt_s, 9)
         self._place()
+        self._consider_lanes(ego_box, ego_speed_mps)
 
     def predict(self, times_s: np.ndarray) -> Prediction:
         """Where all agents will be at times_s (T,) from now. A lane change under way goes on; none is foreseen."""
@@ -223,18 +220,23 @@ class Traffic:
         brake_at, decel, floor = self._brake
         active = (self.time_s >= brake_at) & (self.time_s < self._resume_at_s)
         wanted = np.clip((floor - self.speed_mps) / 0.1, -decel, 0.0)
-        return np.where(active, np.minimum(acceleration, wanted), acceleration)
+        acceleration = np.where(active, np.minimum(acceleration, wanted), acceleration)
+        if self._staging.active:
+            acceleration = self._staging.accelerations(
+                acceleration, self.station_m, self.speed_mps, self._desired, ego_box, ego_speed_mps
+            )
+        return np.where(self._parked, 0.0, acceleration)
 
     def _leaders(self, ego_box: np.ndarray, ego_speed_mps: float) -> tuple[np.ndarray, np.ndarray]:
         """Gap to the nearest thing in each one's way (a car, the ego, a red light) and the closing speed, (A,) each."""
-        boxes = np.concatenate([self.boxes, ego_box[None]])
-        speeds = np.append(self.speed_mps, ego_speed_mps)
-        there = np.append(self.present, True)
+        boxes, speeds, there = self._occupied(ego_box, ego_speed_mps)
         gaps, closings = np.full(len(self.specs), np.inf), np.zeros(len(self.specs))
         colours = self.light_colours()
-        for i in np.flatnonzero(~self._blind & ~self._replay & self.present).tolist():
+        for i in np.flatnonzero(~self._blind & ~self._parked & ~self._replay & self.present).tolist():
             near = there & (np.abs(boxes[:, :2] - boxes[i, :2]).max(axis=1) < 90.0)
             near[i] = False
+            if self._people[i]:
+                near[len(self.specs) + 1 :] = False  # its own place in a moment is not in its way
             others = np.flatnonzero(near)
             if len(others):
                 station, across = self.paths.project(i, boxes[others, :2])
@@ -260,6 +262,20 @@ class Traffic:
                     gaps[i], closings[i] = distance + self._idm["standstill"][i] - 1.0, self.speed_mps[i]
         return gaps, closings
 
+    def _occupied(self, ego_box: np.ndarray, ego_speed_mps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Boxes (N, 5), their speeds (N,) and presence (N,): the agents in order, the ego, where people will be."""
+        boxes = np.concatenate([self.boxes, ego_box[None]])
+        speeds = np.append(self.speed_mps, ego_speed_mps)
+        there = np.append(self.present, True)
+        walking = np.flatnonzero(self._people & self.present & (self.speed_mps > 0.2))
+        for ahead_s in FORESEEN_S if len(walking) else ():
+            later = self.boxes[walking]
+            later[:, :2] += ahead_s * self.velocities[walking]
+            boxes = np.concatenate([boxes, later])
+            speeds = np.append(speeds, self.speed_mps[walking])
+            there = np.append(there, np.ones(len(walking), dtype=bool))
+        return boxes, speeds, there
+
     def _start_shifts(self, ego_box: np.ndarray, ego_speed_mps: float) -> None:
         waiting = np.isinf(self._shift_since_s) & (self._shift_m != 0)
         if not waiting.any():
@@ -269,6 +285,35 @@ class Traffic:
         room = np.minimum(gap, gap + self.speed_mps - ego_speed_mps) > self._shift_room_m
         start = waiting & room & ((self.time_s >= self._shift_at_s) | (gap < self._shift_gap_m))
         self._shift_since_s = np.where(start, self.time_s, self._shift_since_s)
+
+    def _consider_lanes(self, ego_box: np.ndarray, ego_speed_mps: float) -> None:
+        """Once a second, agents that may change lanes by MOBIL start to where it pays."""
+        free = self._beside_m.any(axis=1) & np.isinf(self._shift_since_s) & self.present
+        if not free.any() or round(self.time_s / CONSIDER_S, 6) % 1:
+            return
+        boxes = np.concatenate([self.boxes, ego_box[None]])
+        speeds = np.append(self.speed_mps, ego_speed_mps)
+        there = np.append(self.present, True)
+        for i in np.flatnonzero(free).tolist():
+            others = there & (np.abs(boxes[:, :2] - boxes[i, :2]).max(axis=1) < 90.0)
+            others[i] = False
+            station, across = self.paths.project(i, boxes[others, :2])
+
+            def lane(offset: float, i=i, others=others, station=station, across=across) -> Neighbours:
+                relative = station - self.station_m[i]
+                return neighbours(relative, across, boxes[others, 3] / 2, speeds[others], self.length_m[i] / 2, offset)
+
+            now = lane(0.0)
+            gains = [
+                worth_changing(self.speed_mps[i], self._desired[i], self.length_m[i], now, lane(offset))
+                if offset
+                else -np.inf
+                for offset in self._beside_m[i].tolist()
+            ]
+            best = int(np.argmax(gains))
+            if gains[best] > 0:
+                self._shift_m[i] = self._beside_m[i, best]
+                self._shift_since_s[i] = self.time_s
 
 
 def must_stop(colour: LightColour, speed_mps: float, distance_m: float) -> bool:

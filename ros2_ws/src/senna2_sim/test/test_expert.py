@@ -8,7 +8,7 @@ import pytest
 from senna2_core.geometry import from_frame
 from senna2_core.kinematics import kinematic_mapping
 from senna2_sim.expert import Expert
-from senna2_sim.scenarios import FAMILIES, load_clip
+from senna2_sim.scenarios import FIRST_FAMILIES, load_clip
 from senna2_sim.world.world import Disturbance, World
 
 
@@ -32,7 +32,7 @@ def drive(world: World) -> dict[str, np.ndarray]:
     return {name: np.array(values) for name, values in rows.items()} | {"plans": np.array(plans)}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FIRST_FAMILIES)
 def test_it_passes_clips_of_every_family_safely_and_in_its_lane(family):
     for seed in (2, 1003):
         world, rows = driven(family, seed)
@@ -42,7 +42,7 @@ def test_it_passes_clips_of_every_family_safely_and_in_its_lane(family):
         assert world.progress_m > 25, world.clip.id
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FIRST_FAMILIES)
 def test_it_is_comfortable(family):
     _, rows = driven(family, 2)
     accel = rows["accel"]
@@ -91,7 +91,7 @@ def test_at_the_stop_it_stands_until_the_leader_has_gone():
 
 
 def test_its_motion_contains_every_speed_action_and_path_class():
-    plans = np.concatenate([driven(family, seed)[1]["plans"] for family in FAMILIES for seed in (2, 1003)])
+    plans = np.concatenate([driven(family, seed)[1]["plans"] for family in FIRST_FAMILIES for seed in (2, 1003)])
     speed, path = kinematic_mapping(plans)
     shares = [np.mean(speed == code) for code in range(4)]
     assert min(shares) > 0.03 and np.mean(speed == -1) < 0.1
@@ -108,7 +108,7 @@ def test_asking_does_not_change_the_world():
         second.step(plan)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FIRST_FAMILIES)
 def test_a_plan_starts_at_the_car_and_goes_forward(family):
     _, rows = driven(family, 2)
     first, speed = rows["plans"][:, 0], rows["speed"]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from senna2_core.ttc import time_to_collision
 from senna2_sim.metrics import Result, closed_loop
 from senna2_sim.world.faults import at_fault, counts_for_ttc
 from senna2_sim.world.road import FORWARD, line, road_along
@@ -15,6 +16,10 @@ def other(x: float, y: float, yaw: float = 0.0) -> np.ndarray:
     return np.array([x, y, yaw, 4.5, 1.8])
 
 
+def walker(x: float, y: float) -> np.ndarray:
+    return np.array([x, y, 1.57, 0.45, 0.55])
+
+
 @pytest.mark.parametrize(
     ("name", "ego_speed", "box", "speed", "one_lane", "fault"),
     [
@@ -25,6 +30,13 @@ def other(x: float, y: float, yaw: float = 0.0) -> np.ndarray:
         ("struck from behind", 5.0, other(-4.3, 0.0), 9.0, True, False),
         ("sideswiped in its own lane", 5.0, other(-0.5, 1.7), 5.0, True, False),
         ("sideswiped while across lanes", 5.0, other(-0.5, 1.7), 5.0, False, True),
+        ("struck from behind while across lanes", 5.0, other(-4.4, 0.3), 9.0, False, False),
+        ("somebody drives into its side", 5.0, other(0.0, 2.9, -1.57), 6.0, True, False),
+        ("the front into a crossing car", 8.0, other(3.0, 0.0, 1.57), 6.0, True, True),
+        ("head on", 8.0, other(4.4, 0.3, np.pi), 8.0, True, True),
+        ("a walker between two looks at the bumper", 13.0, walker(1.6, 0.5), 1.5, True, True),
+        ("a walker into its side", 13.0, walker(-0.5, 1.1), 1.5, True, False),
+        ("a standing walker", 3.0, walker(0.0, 1.1), 0.0, True, True),
     ],
 )
 def test_fault_follows_the_collision_type(name, ego_speed, box, speed, one_lane, fault):
@@ -38,6 +50,33 @@ def test_ttc_counts_what_is_ahead_in_a_lane_and_all_but_behind_elsewhere():
     np.testing.assert_array_equal(counts_for_ttc(pose, 5.0, boxes, passing, True), [True, False, False, False])
     np.testing.assert_array_equal(counts_for_ttc(pose, 5.0, boxes, passing, False), [True, True, False, False])
     assert not counts_for_ttc(pose, 0.0, boxes, passing, False).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "ego_speed", "box", "velocity", "one_lane", "seconds"),
+    [
+        # Bumpers 20 m apart: boxes of 4.6 and 4.5 m, so centres 24.55 m; overlap shows a step after the touch.
+        ("following", 10.0, other(24.5, 0.0), (5.0, 0.0), True, 4.0),
+        ("following somebody faster", 10.0, other(24.5, 0.0), (12.0, 0.0), True, np.inf),
+        ("standing ahead", 10.0, other(24.5, 0.0), (0.0, 0.0), True, 2.0),
+        ("oncoming in its lane", 10.0, other(44.5, 0.0, np.pi), (-10.0, 0.0), True, 2.0),
+        ("oncoming on the next lane", 10.0, other(44.5, 3.5, np.pi), (-10.0, 0.0), True, np.inf),
+        ("overtaken on the next lane", 10.0, other(24.5, 3.5), (5.0, 0.0), True, np.inf),
+        ("overtaking it closely from behind", 10.0, other(-24.5, 0.0), (20.0, 0.0), True, np.inf),
+        ("cutting in from the next lane", 10.0, other(10.0, 3.5, -0.2), (6.0, -1.0), True, 1.7),
+        ("crossing ahead", 10.0, other(22.0, -11.0, np.pi / 2), (0.0, 5.0), True, 1.9),
+        ("crossing beside it, in a lane", 10.0, other(8.0, -20.0, np.pi / 2), (0.0, 12.0), True, np.inf),
+        ("crossing beside it, in a junction", 5.0, other(8.0, -12.0, np.pi / 2), (0.0, 10.0), False, 0.9),
+        ("turning across its way", 8.0, other(20.0, 3.5, np.pi + 0.6), (-3.3, -2.26), False, 1.4),
+        ("a standing ego threatens nobody", 0.0, other(24.5, 0.0), (-10.0, 0.0), True, np.inf),
+    ],
+)
+def test_ttc_on_scenes_made_by_hand(name, ego_speed, box, velocity, one_lane, seconds):
+    pose = np.array([-1.4, 0.0, 0.0])  # the rear axle of EGO_BOX
+    counts = counts_for_ttc(pose, ego_speed, box[None], np.array([False]), one_lane)
+    times = time_to_collision(EGO_BOX, np.array([ego_speed, 0.0]), box[None][counts], np.array([velocity])[counts])
+    found = times.min(initial=np.inf)
+    assert found == pytest.approx(seconds, abs=0.11), f"{name}: {found}"
 
 
 def test_surface_knows_lane_line_and_kerb():

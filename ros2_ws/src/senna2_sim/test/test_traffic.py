@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from senna2_core.objects import Category
-from senna2_sim.traffic import Traffic, idm_acceleration, must_stop, speed_profile
+from senna2_sim.idm import idm_acceleration
+from senna2_sim.traffic import Traffic, must_stop, speed_profile
 from senna2_sim.world.road import junction, line, road_along
 from senna2_sim.world.types import AgentSpec, RoadMap
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from senna2_sim.scenarios import junctions, roads
+from senna2_sim.scenarios import crossroads, junctions, merges, people, roads, streams
 from senna2_sim.world.types import GENERATOR_VERSION, Clip
 
 _BUILDERS: dict[str, Callable[[int, np.random.Generator], Clip]] = {
@@ -17,8 +17,22 @@ _BUILDERS: dict[str, Callable[[int, np.random.Generator], Clip]] = {
     "curve": roads.curve,
     "turn_left": junctions.turn_left,
     "turn_right": junctions.turn_right,
+    "hidden_pedestrian": people.hidden_pedestrian,
+    "crossing_pedestrian": people.crossing_pedestrian,
+    "pavement": people.pavement,
+    "red_light": crossroads.red_light,
+    "red_light_runner": crossroads.red_light_runner,
+    "unprotected_left": crossroads.unprotected_left,
+    "right_turn_cyclist": crossroads.right_turn_cyclist,
+    "slow_traffic": streams.slow_traffic,
+    "brake_before_traffic": streams.brake_before_traffic,
+    "parked_car_pulls_out": streams.parked_car_pulls_out,
+    "lane_change": merges.lane_change,
+    "lane_change_yield": merges.lane_change_yield,
+    "merge_before_bus": merges.merge_before_bus,
 }
 FAMILIES: tuple[str, ...] = tuple(_BUILDERS)
+FIRST_FAMILIES = FAMILIES[:7]  # what is recorded and judged by default
 
 
 def load_clip(family: str, seed: int) -> Clip:

@@ -6,8 +6,9 @@ from typing import Literal
 import numpy as np
 
 from senna2_core.objects import Category
+from senna2_core.polyline import Polyline
 from senna2_sim.world.road import BACKWARD, line
-from senna2_sim.world.types import AgentSpec, RoadMap
+from senna2_sim.world.types import AgentSpec, Clip, Manoeuvre, RoadMap
 
 Daylight = Literal["day", "dusk", "overcast"]
 DURATION_S = 20.0
@@ -25,6 +26,7 @@ SIZES = {  # length, width, height
     Category.TRUCK: (8.5, 2.4, 3.1),
     Category.BUS: (11.5, 2.5, 3.1),
     Category.CYCLIST: (1.8, 0.6, 1.7),
+    Category.PEDESTRIAN: (0.45, 0.55, 1.72),
 }
 
 
@@ -60,6 +62,18 @@ class Cast:
         self.agents.append(agent)
         return agent
 
+    def person(self, path: np.ndarray, station_m: float, speed_mps: float, **params: float) -> AgentSpec:
+        """Somebody on foot who heeds nobody."""
+        return self.add(
+            path, station_m, speed_mps, categories=(Category.PEDESTRIAN,), behaviour="script", blind=1.0, **params
+        )
+
+    def park(
+        self, path: np.ndarray, station_m: float, categories: tuple[Category, ...] = (Category.CAR, Category.VAN)
+    ) -> AgentSpec:
+        """A parked vehicle."""
+        return self.add(path, station_m, 0.0, categories=categories, behaviour="script", parked=1.0)
+
     def stream(
         self, path: np.ndarray, speed_mps: float, *, first_m: float, last_m: float, gaps_s: tuple[float, float]
     ) -> None:
@@ -90,6 +104,39 @@ def gentle_line(rng: np.random.Generator, length_m: float = ROAD_M) -> np.ndarra
     bend = rng.uniform(-1, 1) / 350.0
     third = length_m / 4
     return line(pose, [(third, 0.0), (third, bend), (third, bend), (third, 0.0)])
+
+
+def beside(points: np.ndarray, left_m: float) -> np.ndarray:
+    """Points (N, 2) left_m to the left of a line (N, 2)."""
+    direction = np.gradient(points, axis=0)
+    direction = direction / np.linalg.norm(direction, axis=1, keepdims=True)
+    return points + left_m * np.stack([-direction[:, 1], direction[:, 0]], axis=-1)
+
+
+def across(points: np.ndarray, station_m: float, from_m: float, to_m: float) -> np.ndarray:
+    """A path (N, 2) straight across a line (N, 2) at a station of it, between two offsets (left positive) from it."""
+    x, y, yaw = Polyline(points).at(np.array(station_m))
+    offsets = np.linspace(from_m, to_m, max(int(abs(to_m - from_m)), 2) + 1)
+    return np.array([x, y]) + offsets[:, None] * np.array([-np.sin(yaw), np.cos(yaw)])
+
+
+def place_ahead(gap_m: float) -> float:
+    """Station of an agent's centre about gap_m before the front of an ego that starts at BEFORE_M."""
+    return BEFORE_M + 3.7 + gap_m + 2.5
+
+
+def road_clip(
+    family: str, seed: int, cast: Cast, road: RoadMap, lane: int, *, speed: float, limit: float,
+    duration_s: float = DURATION_S, route: np.ndarray | None = None, change: Manoeuvre | None = None,
+) -> Clip:  # fmt: skip
+    """A clip on a road without junctions: the ego on `lane`, or on a route that changes to the next one."""
+    lanes = (lane,) if change is None else (lane, 1 - lane)
+    return Clip(
+        family=family, seed=seed, duration_s=duration_s, road=road,
+        route=road.lanes[lane].centerline if route is None else route, route_lanes=lanes,
+        start_station_m=BEFORE_M, start_speed_mps=speed, speed_limit_mps=limit,
+        manoeuvres=() if change is None else (change,), agents=tuple(cast.agents), daylight=daylight(cast.rng),
+    )  # fmt: skip
 
 
 def oncoming(cast: Cast, road: RoadMap, probability: float = 0.6) -> None:

@@ -6,18 +6,21 @@ ego's fault, stopped track and active front always, active lateral only when the
 TTC NAVSIM counts agents ahead (within 30 degrees of the heading), and while the ego is in several lanes, off the road
 or in a junction all that are not behind (beyond 150 degrees); a standing ego threatens nobody.
 Ours: while the ego keeps to its route, agents that pass it (oncoming on the next lane, or standing beside the route)
-do not count; straight projections would make every car met in a bend a near miss.
+do not count; straight projections would make every car met in a bend a near miss. And the bumper counts as far as the
+ego travels between two looks against somebody who is shorter than that, such as a person on foot.
 """
 
 import numpy as np
 
 from senna2_core.geometry import boxes_overlap, wrap_angle
+from senna2_sim.traffic import half_extent
 
 STOPPED_MPS = 0.05
 AHEAD_RAD = np.deg2rad(30.0)
 BEHIND_RAD = np.deg2rad(150.0)
 REAR_AXLE_TO_CENTRE_M = 1.4
 BUMPER_M = 0.02  # depth of the strip that stands for the front bumper line
+STEP_S = 0.1  # between looks
 
 
 def bearing(pose: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -38,8 +41,11 @@ def at_fault(
     rear_axle = np.append(ego_box[:2] - REAR_AXLE_TO_CENTRE_M * heading, ego_box[2])
     if bearing(rear_axle, box[:2]) > BEHIND_RAD:
         return False
-    front = ego_box[:2] + (ego_box[3] - BUMPER_M) / 2 * heading
-    bumper = np.array([*front, ego_box[2], BUMPER_M, ego_box[4]])
+    along, _ = half_extent(box[3], box[4], box[2] - ego_box[2])
+    travelled = STEP_S * ego_speed_mps
+    depth = travelled if 2 * along < travelled else BUMPER_M  # who is shorter may be inside before anybody looks
+    front = ego_box[:2] + (ego_box[3] - depth) / 2 * heading
+    bumper = np.array([*front, ego_box[2], depth, ego_box[4]])
     return bool(boxes_overlap(bumper, box)) or not ego_in_one_lane
 
 

@@ -45,9 +45,21 @@ def shifted(line: np.ndarray, left_m: float | np.ndarray) -> np.ndarray:
 
 
 def road_along(
-    line: np.ndarray, *, forward: int = 1, backward: int = 1, width_m: float = 3.5, speed_limit_mps: float = 13.9
+    line: np.ndarray,
+    *,
+    forward: int = 1,
+    backward: int = 1,
+    width_m: float = 3.5,
+    speed_limit_mps: float = 13.9,
+    strips_m: tuple[float, float] = (0.0, 0.0),
+    crossing_m: float | None = None,
 ) -> RoadMap:
-    """A road without junctions. Lane FORWARD + i is the i-th from the line, BACKWARD + i likewise (reversed)."""
+    """A road without junctions. Lane FORWARD + i is the i-th from the line, BACKWARD + i likewise (reversed).
+
+    Args:
+        strips_m: roadway beyond the outermost lane on the right and on the left, for parking.
+        crossing_m: station of the middle of a pedestrian crossing along the line; None without.
+    """
     lanes: dict[int, Lane] = {}
     for first, count, side in ((FORWARD, forward, -1.0), (BACKWARD, backward, 1.0)):
         for i in range(count):
@@ -64,10 +76,20 @@ def road_along(
                 right=first + i + 1 if i + 1 < count else None,
             )
     kerbs = (
-        shifted(line, -forward * width_m - SHOULDER_M),
-        shifted(line, backward * width_m + SHOULDER_M)[::-1],
+        shifted(line, -forward * width_m - SHOULDER_M - strips_m[0]),
+        shifted(line, backward * width_m + SHOULDER_M + strips_m[1])[::-1],
     )
-    return RoadMap(lanes=lanes, kerbs=kerbs)
+    crossings = () if crossing_m is None else (_zebra(line, crossing_m, kerbs[0], kerbs[1][::-1]),)
+    return RoadMap(lanes=lanes, kerbs=kerbs, crossings=crossings)
+
+
+def _zebra(line: np.ndarray, middle_m: float, right: np.ndarray, left: np.ndarray, width_m: float = 3.0) -> np.ndarray:
+    """Quadrilateral (4, 2) between two kerbs (N, 2) that belong to the points of a line (N, 3)."""
+    k = int(round(middle_m - width_m / 2))
+    last = k + int(round(width_m))
+    if not 0 <= k < last < len(line):
+        raise ValueError(f"crossing: got station {middle_m} m, wanted one on the road of {len(line)} m")
+    return np.stack([right[k], left[k], left[last], right[last]])
 
 
 def connection(start: np.ndarray, end: np.ndarray, ramp: float = 0.35) -> np.ndarray:
@@ -139,6 +161,7 @@ def junction(
     crossings: bool = True,
     light_cycle: tuple[float, float] | None = None,
     light_offset_s: float = 0.0,
+    strip_m: float = 0.0,
 ) -> Junction:
     """Two straight roads that cross at the local origin.
 
@@ -149,10 +172,11 @@ def junction(
         crossings: pedestrian crossings on all arms.
         light_cycle: green s of the road along x and of the other; None without lights.
         light_offset_s: how far the cycle has run at t = 0.
+        strip_m: roadway beyond the outermost lanes, for bicycles.
     """
     headings = np.array([np.pi, -np.pi / 2 + skew_rad, 0.0, np.pi / 2 + skew_rad])  # outward
     count = [lanes[0], lanes[1], lanes[0], lanes[1]]
-    half = [n * width_m + SHOULDER_M for n in count]
+    half = [n * width_m + SHOULDER_M + strip_m for n in count]
     corners = [
         _corner(headings[a], half[a], headings[(a + 1) % 4], half[(a + 1) % 4], corner_radius_m) for a in range(4)
     ]
@@ -191,7 +215,7 @@ def junction(
             light
             for a in range(4)
             for light in _lights(
-                a, headings[a], count[a], mouth[a], arm_m - stop[a], width_m, light_cycle, light_offset_s
+                a, headings[a], count[a], mouth[a], arm_m - stop[a], width_m, light_cycle, light_offset_s, strip_m
             )
         ),
     )
@@ -320,6 +344,7 @@ def _lights(
     width_m: float,
     cycle: tuple[float, float] | None,
     offset_s: float,
+    strip_m: float,
 ) -> list[TrafficLight]:
     """One head per incoming lane, behind the crossing: the right ones at the kerb, others on the middle island."""
     if cycle is None:
@@ -328,7 +353,7 @@ def _lights(
     phases = _phases(cycle, arm % 2 == 1, offset_s)
     lights = []
     for i in range(count):
-        side = count * width_m + 0.9 if i + 1 == count else 0.0
+        side = count * width_m + 0.9 + strip_m if i + 1 == count else 0.0
         position = mouth * outward + side * left
         lights.append(
             TrafficLight(

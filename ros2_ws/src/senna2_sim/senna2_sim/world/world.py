@@ -11,7 +11,9 @@ from senna2_core.objects import EGO, EgoState, MapElements, MapKind, Navigation,
 from senna2_core.ttc import time_to_collision
 from senna2_sim.ego import Ego, EgoConfig
 from senna2_sim.expert import plan
+from senna2_sim.lane_change import CHANGES, lane_guide
 from senna2_sim.traffic import Prediction, Traffic, half_extent, light_stop
+from senna2_sim.traffic_models import TrafficModel, with_traffic
 from senna2_sim.world.faults import STOPPED_MPS, at_fault, counts_for_ttc
 from senna2_sim.world.paths import Paths
 from senna2_sim.world.surface import Surface
@@ -55,8 +57,10 @@ class World:
     ego_config: EgoConfig = field(default_factory=EgoConfig)
     disturbance: Disturbance = field(default_factory=Disturbance)
     start_stamp_ns: int = 1_000_000_000
+    traffic_model: TrafficModel = "scripted"
 
     def __post_init__(self) -> None:
+        self.clip = with_traffic(self.clip, self.traffic_model)
         clip, disturbance = self.clip, self.disturbance
         self.route = Paths([clip.route])
         self.surface = Surface(clip.road)
@@ -194,7 +198,9 @@ class World:
         """The expert's direction action: a manoeuvre that its next 3 s reach into, else straight on."""
         steps = np.diff(self.expert_plan[:30, :2], axis=0, prepend=np.zeros((1, 2)))
         manoeuvre = self.manoeuvre_within(float(np.linalg.norm(steps, axis=1).sum()))
-        return DirectionAction.STRAIGHT if manoeuvre is None else manoeuvre.action
+        if manoeuvre is None or (manoeuvre.action in CHANGES and not lane_guide(self).changing):
+            return DirectionAction.STRAIGHT
+        return manoeuvre.action
 
     def map_elements(self) -> MapElements:
         """The static map, in map: lane centres, dividers, kerbs, crossings, stop lines and the route."""
