@@ -207,6 +207,7 @@ def test_a_loaded_checkpoint_perceives_the_same(network, tmp_path):
     assert one.tokens.shape == (CONFIG.tokens, CONFIG.size)
 
 
+@pytest.mark.timeout(600)  # seconds alone, minutes beside another busy process
 def test_the_heads_learn_one_scene_by_heart():
     torch.manual_seed(0)
     net = PerceptionNetwork(dataclasses.replace(CONFIG, channels=8))
