@@ -161,7 +161,7 @@ def sheet(clip: Clip, *, frames: int, camera: str, rig: str, columns: int = 3) -
         if world.time_s >= len(pictures) * clip.duration_s / frames - 1e-9:
             seen = scene.render(
                 cameras, world.ego.pose, world.agent_poses, agent_brake=world.agent_brake,
-                light_colours=world.light_colours, visible=world.agent_visible,
+                agent_indicator=world.agent_indicator, light_colours=world.light_colours, visible=world.agent_visible,
             )  # fmt: skip
             pictures.append(seen[camera])
         world.step(world.expert_plan)

@@ -108,6 +108,7 @@ class SimEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             world.ego.pose,
             world.agent_poses,
             agent_brake=world.agent_brake,
+            agent_indicator=world.agent_indicator,
             light_colours=world.light_colours,
             visible=world.agent_visible,
         )

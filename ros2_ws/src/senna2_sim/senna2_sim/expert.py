@@ -21,6 +21,7 @@ from senna2_core.geometry import boxes_overlap, to_frame, wrap_angle
 from senna2_core.objects import EGO, Category
 from senna2_sim.lane_change import Guide, lane_guide
 from senna2_sim.traffic import half_extent, must_stop, speed_profile
+from senna2_sim.world.signs import signs_on
 
 if TYPE_CHECKING:
     from senna2_sim.world.world import World
@@ -109,7 +110,7 @@ def _stations(world: "World", guide: Guide, config: ExpertConfig) -> np.ndarray:
     """Stations of the rear axle along the guide's path at 0.1 .. 4.0 s."""
     steps = int(round(config.horizon_s / DT_S))
     leaders, crossings = _traffic(world, guide, config, steps)
-    leaders += _red_lights(world, config, steps)
+    leaders += _red_lights(world, config, steps) + _stop_signs(world, config, steps)
     if guide.slot is not None:
         rear, speed = guide.slot
         ahead = rear + speed * DT_S * np.arange(1, steps + 1)
@@ -182,6 +183,9 @@ def _speed_limits(world: "World", guide: Guide, config: ExpertConfig) -> list[fl
     if cached is None or cached[0] is not config or cached[1] is not guide.path:
         bend = np.sqrt(config.lateral_mps2 / np.maximum(np.abs(guide.path.curvature(0)), 1e-4))
         limit = np.minimum(bend, world.clip.speed_limit_mps)
+        for station, number in signs_on(guide.path, world.clip.road, "limit"):
+            first = max(int(2 * station), 0)
+            limit[first:] = np.minimum(bend[first:], world.clip.road.signs[number].limit_mps)
         cached = (config, guide.path, speed_profile(limit, 0.5, config.bend_decel_mps2).tolist())
         world._expert_limits = cached  # type: ignore[attr-defined]
     return cached[2]
@@ -197,6 +201,16 @@ def _red_lights(world: "World", config: ExpertConfig, steps: int) -> list[_Obsta
                 rear = station - config.line_gap_m + config.gap_m
                 return [_standing(rear, steps, hard=True)]
             return []
+    return []
+
+
+def _stop_signs(world: "World", config: ExpertConfig, steps: int) -> list[_Obstacle]:
+    """The next stop sign, until the ego has stood before it, as a standing obstacle."""
+    for station, number in world.stop_signs:
+        distance = station - world.station_m - FRONT_M
+        if distance > -0.5 and number not in world.obeyed_stops:
+            rear = station - config.line_gap_m + config.gap_m
+            return [_standing(rear, steps, hard=True)] if distance < 80.0 else []
     return []
 
 

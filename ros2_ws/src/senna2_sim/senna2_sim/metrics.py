@@ -25,6 +25,7 @@ class Result:
     lost: bool = False
     off_road: bool = False
     ran_red_light: bool = False
+    ignored_sign: bool = False  # no stop at a stop sign, or faster than a sign allows
 
     def __post_init__(self) -> None:
         if self.at_fault and not self.collided:
@@ -43,6 +44,7 @@ def result_of(world: World) -> Result:
         lost=world.lost,
         off_road=world.off_road,
         ran_red_light=world.ran_red_light,
+        ignored_sign=world.ignored_sign,
     )
 
 
@@ -53,7 +55,7 @@ def closed_loop(results: Iterable[Result], reference_m: Mapping[str, float] | No
         results: one per clip.
         reference_m: progress of a reference driver by clip id; every clip must be there.
     Returns:
-        clips, CR, AF-CR, Safety@1, Safety@2, off_road, red_light, progress_m and, with a reference,
+        clips, CR, AF-CR, Safety@1, Safety@2, off_road, red_light, sign, progress_m and, with a reference,
         progress (0..1, capped at 1 in every clip).
     Raises:
         ValueError: no results, a clip twice, or a clip without reference: a missing clip must not go unnoticed.
@@ -73,6 +75,7 @@ def closed_loop(results: Iterable[Result], reference_m: Mapping[str, float] | No
         "Safety@2": float((ttc > 2.0).mean()),
         "off_road": _share(row.off_road or row.lost for row in rows),
         "red_light": _share(row.ran_red_light for row in rows),
+        "sign": _share(row.ignored_sign for row in rows),
         "progress_m": float(np.mean([row.progress_m for row in rows])),
     }
     if reference_m is not None:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from senna2_sim.appearance import palette
-from senna2_sim.appearance.actors import draw_actor
+from senna2_sim.appearance.actors import draw_actor, draw_indicators
 from senna2_sim.appearance.ground import draw_ground, site
 from senna2_sim.appearance.roadside import draw_lamp, draw_roadside, draw_signal
+from senna2_sim.appearance.signs import draw_paddle, draw_paddle_face, draw_sign
 from senna2_sim.appearance.sketch import Sketch
 from senna2_sim.render import Frame, PackedGaussians, pack, render, to_uint8
 from senna2_sim.rig import Rig
@@ -20,12 +21,14 @@ COLOURS: tuple[LightColour, ...] = ("red", "yellow", "green")
 
 @dataclass(frozen=True)
 class Scene:
-    """What `render` needs. Groups: 0 static, then agents, then their lit brake lamps, then 3 lamps per light."""
+    """What `render` needs. Groups: 0 static, then agents, then their lit brake lamps, then 3 lamps per light, then the
+    left and right indicators of those who use them."""
 
     packed: PackedGaussians
     sky: np.ndarray  # octahedral map, (size, size, 3) float32
     agents: int
     lights: int
+    indicating: tuple[int, ...] = ()  # indices of the agents with indicators
 
     def frames(
         self,
@@ -34,6 +37,7 @@ class Scene:
         agent_poses: np.ndarray,
         *,
         agent_brake: np.ndarray | None = None,
+        agent_indicator: np.ndarray | None = None,
         light_colours: tuple[LightColour, ...] = (),
         visible: np.ndarray | None = None,
     ) -> dict[str, Frame]:
@@ -41,15 +45,20 @@ class Scene:
         agent_poses = np.asarray(agent_poses, dtype=float).reshape(-1, 3)
         shown = np.ones(self.agents, bool) if visible is None else np.asarray(visible, bool)
         brake = np.zeros(self.agents, bool) if agent_brake is None else np.asarray(agent_brake, bool)
-        for name, got in (("agent_poses", agent_poses), ("visible", shown), ("agent_brake", brake)):
+        blink = np.zeros(self.agents, int) if agent_indicator is None else np.asarray(agent_indicator, int)
+        given = (("agent_poses", agent_poses), ("visible", shown), ("agent_brake", brake), ("agent_indicator", blink))
+        for name, got in given:
             if len(got) != self.agents:
                 raise ValueError(f"scene: {name} has {len(got)} rows, the clip has {self.agents} agents")
         if light_colours and len(light_colours) != self.lights:
             raise ValueError(f"scene: {len(light_colours)} light colours, the clip has {self.lights} lights")
         lit = [colour == given for given in light_colours or [None] * self.lights for colour in COLOURS]
-        enabled = np.concatenate([[True], shown, shown & brake, np.array(lit, dtype=bool)])
+        who = list(self.indicating)
+        blinks = (shown[who, None] & (blink[who, None] == [1, -1])).ravel()
+        enabled = np.concatenate([[True], shown, shown & brake, np.array(lit, dtype=bool), blinks])
         poses = np.broadcast_to(np.eye(4), (len(enabled), 4, 4)).copy()
         poses[1 : 1 + 2 * self.agents] = np.tile(_matrices(agent_poses), (2, 1, 1))
+        poses[len(poses) - len(blinks) :] = np.repeat(_matrices(agent_poses[who]), 2, axis=0)
         map_from_base = _matrices(np.asarray(ego_pose, dtype=float)[None])[0]
         cameras = rig.cameras
         viewmats = np.linalg.inv(map_from_base @ np.stack([camera.base_from_camera for camera in cameras]))
@@ -73,6 +82,7 @@ class Scene:
         agent_poses: np.ndarray,
         *,
         agent_brake: np.ndarray | None = None,
+        agent_indicator: np.ndarray | None = None,
         light_colours: tuple[LightColour, ...] = (),
         visible: np.ndarray | None = None,
     ) -> dict[str, np.ndarray]:
@@ -83,6 +93,7 @@ class Scene:
             ego_pose: rear axle x m, y m, yaw rad in map, (3,).
             agent_poses: box centres x m, y m, yaw rad in map, in the order of clip.agents, (A, 3).
             agent_brake: whose brake lamps shine, (A,) bool; none when None.
+            agent_indicator: whose indicators shine, (A,) 1 left, -1 right, 0 none; none when None.
             light_colours: one per traffic light of the road map, in its order; all dark when empty.
             visible: who is there, (A,) bool; all when None.
         Returns:
@@ -91,8 +102,9 @@ class Scene:
             ValueError: lengths that do not fit the clip.
         """
         pictures = self.frames(
-            rig, ego_pose, agent_poses, agent_brake=agent_brake, light_colours=light_colours, visible=visible
-        )
+            rig, ego_pose, agent_poses, agent_brake=agent_brake, agent_indicator=agent_indicator,
+            light_colours=light_colours, visible=visible,
+        )  # fmt: skip
         return {name: to_uint8(picture.rgb) for name, picture in pictures.items()}
 
 
@@ -106,9 +118,11 @@ def build_scene(clip: Clip) -> Scene:
     place = site(clip.road, clip.route)
     static = Sketch(day.light, ground)
     draw_ground(static, clip.road, place, ground)
-    draw_roadside(static, place, clip.road.lights, day, roadside)
+    draw_roadside(static, place, (*clip.road.lights, *clip.road.signs), day, roadside)
     for light in clip.road.lights:
-        draw_signal(static, light)
+        (draw_paddle if light.look == "paddle" else draw_signal)(static, light)
+    for sign in clip.road.signs:
+        draw_sign(static, sign)
     bodies, brakes = [], []
     for spec in clip.agents:
         body, lamps = draw_actor(spec, day.light, day.headlights, actors)
@@ -118,10 +132,12 @@ def build_scene(clip: Clip) -> Scene:
     for light in clip.road.lights:
         for colour in COLOURS:
             sketch = Sketch(day.light, general)
-            draw_lamp(sketch, light, colour)
+            (draw_paddle_face if light.look == "paddle" else draw_lamp)(sketch, light, colour)
             lit.append(sketch.cloud())
-    packed = pack([static.cloud(), *bodies, *brakes, *lit])
-    return Scene(packed, sky, len(clip.agents), len(clip.road.lights))
+    who = tuple(k for k, spec in enumerate(clip.agents) if {"indicate_s", "indicates"} & set(spec.params))
+    blinkers = [cloud for k in who for cloud in draw_indicators(clip.agents[k], day.light)]
+    packed = pack([static.cloud(), *bodies, *brakes, *lit, *blinkers])
+    return Scene(packed, sky, len(clip.agents), len(clip.road.lights), who)
 
 
 def _matrices(poses: np.ndarray) -> np.ndarray:

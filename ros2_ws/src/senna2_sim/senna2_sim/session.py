@@ -48,6 +48,7 @@ class Session:
             world.ego.pose,
             world.agent_poses,
             agent_brake=world.agent_brake,
+            agent_indicator=world.agent_indicator,
             light_colours=world.light_colours,
             visible=world.agent_visible,
         )

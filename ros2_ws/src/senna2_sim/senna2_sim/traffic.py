@@ -19,6 +19,11 @@ Every agent travels its own path (`world.paths`), with an optional shift across 
     meet_m           station of its own path where it meets the ego
     mobil_left_m     offset of a lane that it may change to by MOBIL, once; likewise
     mobil_right_m    ... on its right, negative
+    yield_m          station of its give-way line: it waits there for who is about to be at ...
+    yield_at_m       ... this station of its own path, the ego included
+    indicate_s       its lane change begins this long after its cue, or it sets off (`go_within_s`) this much earlier
+                     and this long after its cue; until then and while it changes lanes its indicator blinks
+    indicates        1 left, -1 right: which one when it sets off; alone it blinks all the time
     dt_s             replay only: time between the points of its path
 
 People on foot or on bicycles are given way to a little before they are in the way.
@@ -29,6 +34,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from senna2_core.objects import EGO, Category
+from senna2_sim.give_way import GiveWay
 from senna2_sim.idm import idm_acceleration
 from senna2_sim.mobil import Neighbours, neighbours, worth_changing
 from senna2_sim.staging import Staging
@@ -38,10 +44,12 @@ from senna2_sim.world.types import AgentSpec, LightColour, RoadMap, TrafficLight
 FORESEEN_S = (0.7, 1.4)  # where people on foot or bicycle will be then counts as occupied now
 CONSIDER_S = 1.0  # between thoughts about other lanes
 LATERAL_ACCELERATION_MPS2 = 2.5  # agents slow down for bends to keep this
+BLINK_S = 0.8  # period of indicators, half of it lit
+SETTING_OFF_MPS2 = 1.2  # what is expected of somebody who indicates and still stands
 KNOWN_PARAMS = frozenset(
     "speed headway gap accel decel blind brake_at_s brake_decel brake_to resume_at_s "
     "shift_m shift_at_s shift_gap_m shift_room_m shift_duration_s dt_s "
-    "parked go_within_s pace_until_s meet_m mobil_left_m mobil_right_m".split()
+    "parked go_within_s pace_until_s meet_m mobil_left_m mobil_right_m yield_m yield_at_m indicate_s indicates".split()
 )
 
 
@@ -108,6 +116,9 @@ class Traffic:
         self._parked = self._param("parked", 0.0) > 0
         self._people = np.array([a.category in (Category.PEDESTRIAN, Category.CYCLIST) for a in agents], dtype=bool)
         self._staging = Staging(agents, self.paths)
+        self._indicate_s = self._param("indicate_s", 0.0)
+        self._indicates = self._param("indicates", 0.0).astype(int)
+        self._yields = GiveWay(self.paths, self._param("yield_m", np.nan), self._param("yield_at_m", np.nan))
         self._beside_m = np.stack([self._param("mobil_left_m", 0.0), self._param("mobil_right_m", 0.0)], axis=-1)
 
         self.time_s = 0.0
@@ -147,6 +158,20 @@ class Traffic:
         on = (self.acceleration_mps2 < -0.6) | ((self.speed_mps < 0.1) & (self.acceleration_mps2 < 0.1))
         return on & ~self._parked
 
+    @property
+    def indicating(self) -> np.ndarray:
+        """(A,) int, what its indicator says: 1 left, -1 right, 0 nothing; it blinks, see `indicators_lit`."""
+        changing = (self._indicate_s > 0) & np.isfinite(self._shift_since_s)
+        changing &= self.time_s < self._shift_since_s + self._shift_duration_s
+        side = np.where(changing, np.sign(self._shift_m).astype(int), 0)
+        return np.where(self._staging.indicating(self.station_m), self._indicates, side)
+
+    @property
+    def indicators_lit(self) -> np.ndarray:
+        """(A,) int, as `indicating`, 0 in the dark half of its blinking."""
+        lit = round(self.time_s % BLINK_S, 6) < BLINK_S / 2
+        return self.indicating if lit else np.zeros(len(self.specs), dtype=int)
+
     def light_colours(self) -> tuple[LightColour, ...]:
         """Now, in the order of road.lights."""
         return tuple(light_colour(light, self.time_s) for light in self._lights)
@@ -165,10 +190,17 @@ class Traffic:
         self._consider_lanes(ego_box, ego_speed_mps)
 
     def predict(self, times_s: np.ndarray) -> Prediction:
-        """Where all agents will be at times_s (T,) from now. A lane change under way goes on; none is foreseen."""
+        """Where all agents will be at times_s (T,) from now.
+
+        A lane change that is under way or indicated goes on, who indicates that it sets off does so; else none is
+        foreseen.
+        """
         speed_now, a = self.speed_mps[:, None], self.acceleration_mps2[:, None]
+        setting_off = self._staging.setting_off[:, None]
         # Real braking goes on until it stands; anything milder is reconsidered within a second.
         lasting = np.where(a <= -1.0, times_s, np.minimum(times_s, 1.0))
+        if setting_off.any():
+            a, lasting = np.where(setting_off, SETTING_OFF_MPS2, a), np.where(setting_off, times_s, lasting)
         speeds = np.clip(speed_now + a * lasting, 0.0, np.maximum(self._desired[:, None], speed_now))
         steps = np.diff(np.concatenate([[0.0], times_s]))
         before = np.concatenate([np.broadcast_to(speed_now, (len(self.specs), 1)), speeds[:, :-1]], axis=1)
@@ -223,7 +255,7 @@ class Traffic:
         acceleration = np.where(active, np.minimum(acceleration, wanted), acceleration)
         if self._staging.active:
             acceleration = self._staging.accelerations(
-                acceleration, self.station_m, self.speed_mps, self._desired, ego_box, ego_speed_mps
+                acceleration, self.station_m, self.speed_mps, self._desired, ego_box, ego_speed_mps, self.time_s
             )
         return np.where(self._parked, 0.0, acceleration)
 
@@ -260,6 +292,9 @@ class Traffic:
                     and distance < gaps[i]
                 ):
                     gaps[i], closings[i] = distance + self._idm["standstill"][i] - 1.0, self.speed_mps[i]
+            distance = self._yields.line_m[i] - self.station_m[i] - self.length_m[i] / 2
+            if -1.0 < distance < gaps[i] and self._yields.must_wait(i, self.station_m[i], boxes, speeds, there):
+                gaps[i], closings[i] = distance + self._idm["standstill"][i] - 1.0, self.speed_mps[i]
         return gaps, closings
 
     def _occupied(self, ego_box: np.ndarray, ego_speed_mps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -284,7 +319,7 @@ class Traffic:
         gap = (self.poses[:, :2] - ego_box[:2]) @ direction - self.length_m / 2 - EGO.length_m / 2
         room = np.minimum(gap, gap + self.speed_mps - ego_speed_mps) > self._shift_room_m
         start = waiting & room & ((self.time_s >= self._shift_at_s) | (gap < self._shift_gap_m))
-        self._shift_since_s = np.where(start, self.time_s, self._shift_since_s)
+        self._shift_since_s = np.where(start, self.time_s + self._indicate_s, self._shift_since_s)
 
     def _consider_lanes(self, ego_box: np.ndarray, ego_speed_mps: float) -> None:
         """Once a second, agents that may change lanes by MOBIL start to where it pays."""
@@ -349,10 +384,14 @@ def _stops_on(paths: Paths, i: int, road: RoadMap) -> list[tuple[float, int]]:
 
 def light_stop(paths: Paths, i: int, light: TrafficLight, road: RoadMap) -> tuple[float | None, np.ndarray]:
     """Where along path i the light's stop line lies (None when the path does not use that lane), and its point (2,)."""
-    lane = road.lanes[light.lane].centerline
+    return station_on(paths, i, road.lanes[light.lane].centerline, light.stop_station_m)
+
+
+def station_on(paths: Paths, i: int, lane: np.ndarray, station_m: float) -> tuple[float | None, np.ndarray]:
+    """Where along path i a station of a lane's centre line (N, 2) lies (None: the path does not use it), its point."""
     stations = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(lane, axis=0), axis=1))])
-    point = np.array([np.interp(light.stop_station_m, stations, lane[:, k]) for k in (0, 1)])
-    ahead = np.array([np.interp(light.stop_station_m + 1.0, stations, lane[:, k]) for k in (0, 1)]) - point
+    point = np.array([np.interp(station_m, stations, lane[:, k]) for k in (0, 1)])
+    ahead = np.array([np.interp(station_m + 1.0, stations, lane[:, k]) for k in (0, 1)]) - point
     station, across = paths.project(i, point)
     yaw = float(paths.at(i, float(station))[2])
     same_way = ahead @ np.array([np.cos(yaw), np.sin(yaw)]) > 0.7

@@ -20,7 +20,9 @@ from senna2_sim.world.types import AgentSpec, Clip
 
 TrafficModel = Literal["scripted", "idm", "replay", "attack"]
 PEOPLE = (Category.PEDESTRIAN, Category.CYCLIST)
-SCRIPT = "brake_at_s brake_decel brake_to resume_at_s shift_m shift_at_s shift_gap_m shift_room_m".split()
+SCRIPT = (
+    "brake_at_s brake_decel brake_to resume_at_s shift_m shift_at_s shift_gap_m shift_room_m indicate_s indicates"
+).split()
 CUES = ("go_within_s", "pace_until_s", "meet_m", "blind")
 LOG_DT_S = 0.1
 MOVES_M = 0.5  # an agent whose log is shorter stands

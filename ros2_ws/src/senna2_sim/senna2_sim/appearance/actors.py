@@ -13,6 +13,9 @@ TYRE = np.array([0.07, 0.07, 0.08])
 DARK = np.array([0.12, 0.12, 0.13])
 TAIL = np.array([0.58, 0.03, 0.04])
 BRAKE = np.array([1.0, 0.12, 0.06])
+AMBER = np.array([1.0, 0.62, 0.05])
+WHITE = np.array([0.93, 0.93, 0.92])
+CONE_M = 0.6  # obstacles smaller than this across are cones
 SKIN = np.array([0.80, 0.60, 0.48])
 
 
@@ -42,6 +45,22 @@ def draw_actor(
         case _:
             _obstacle(body, size, paint)
     return body.cloud(), lamps.cloud()
+
+
+def draw_indicators(spec: AgentSpec, light: Light) -> tuple[Gaussians, Gaussians]:
+    """The clouds of a vehicle's lit left and right indicators, in front, behind and, if it is tall, high up, too."""
+    length, width, height = np.array([spec.length_m, spec.width_m, spec.height_m]) * SOFT_EDGE
+    heights = (0.8, 0.8 * height) if height > 2.5 else (0.45 * height,)
+    sides = []
+    for side in (1, -1):
+        lamps = Sketch(light, np.random.default_rng(0))
+        for end in (1, -1):
+            for z in heights:
+                spot = np.array([end * (length / 2 + 0.08), side * (width / 2 - 0.14), z])
+                _lamp(lamps, end, spot, 0.12, 0.12, AMBER)
+                _lamp(lamps, end, spot + [0.1 * end, 0, 0], 0.3, 0.3, AMBER, opacity=0.45)
+        sides.append(lamps.cloud())
+    return sides[0], sides[1]
 
 
 def _shadow(sketch: Sketch, size: np.ndarray) -> None:
@@ -286,8 +305,14 @@ def _cyclist(sketch: Sketch, size, paint) -> None:
 
 
 def _obstacle(sketch: Sketch, size, paint) -> None:
-    """A box with white stripes."""
+    """A box with white stripes; something small is a cone with a white band."""
     length, width, height = size
+    if max(length, width) < CONE_M:
+        for low, high, colour in ((0.0, 0.06, DARK), (0.06, 0.4, paint), (0.4, 0.65, WHITE), (0.65, 1.0, paint)):
+            middle = 0.5 * (low + high)
+            wide = width * (0.5 if low == 0.0 else 0.34 * (1.1 - middle))
+            sketch.blobs([0, 0, middle * height], np.array([wide, wide, 0.36 * (high - low) * height]), colour)
+        return
     stripes = np.stack([[paint if (k + row) % 2 else np.array([0.9, 0.9, 0.9]) for k in range(4)] for row in range(3)])
     _sides(sketch, -length / 2, length / 2, 0.0, height, width, (4, 3), stripes)
     for facing in (-1, 1):

@@ -10,7 +10,7 @@ from senna2_sim.appearance import palette
 from senna2_sim.appearance.ground import KERB_M, SIDEWALK_M, Site, beside
 from senna2_sim.appearance.palette import Daylight
 from senna2_sim.appearance.sketch import Sketch
-from senna2_sim.world.types import TrafficLight
+from senna2_sim.world.types import Sign, TrafficLight
 
 FLOOR_M, WINDOW_M = 3.1, 1.5  # storey; width of a window, which is 1.7 m high
 LAMP_M = 0.16  # standard deviation of a traffic light's lamp
@@ -18,11 +18,11 @@ LAMP_GAP_M = 0.42  # between lamp centres
 
 
 def draw_roadside(
-    sketch: Sketch, place: Site, lights: Sequence[TrafficLight], day: Daylight, rng: np.random.Generator
+    sketch: Sketch, place: Site, seen: Sequence[TrafficLight | Sign], day: Daylight, rng: np.random.Generator
 ) -> None:
-    """Line every walk with houses or green, trees and lamp posts; nothing stands before a traffic light."""
+    """Line every walk with houses or green, trees and lamp posts; nothing stands before what is to be seen."""
     paved = place.roadway.union(place.lanes)
-    views = [shapely.LineString([x.position[:2], x.position[:2] + 50 * _heading(x.yaw_rad)]) for x in lights]
+    views = [shapely.LineString([x.position[:2], x.position[:2] + 50 * _heading(x.yaw_rad)]) for x in seen]
     clear = shapely.union_all([paved.buffer(0.9), *(view.buffer(3.5) for view in views)])
     lanes, houses = place.lanes.buffer(0.8), [paved.buffer(SIDEWALK_M + 0.3)]
     for area in (clear, lanes, houses[0]):

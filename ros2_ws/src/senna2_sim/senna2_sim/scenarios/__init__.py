@@ -30,6 +30,7 @@ _BUILDERS: dict[str, Callable[[int, np.random.Generator], Clip]] = {
     "lane_change": merges.lane_change,
     "lane_change_yield": merges.lane_change_yield,
     "merge_before_bus": merges.merge_before_bus,
+    "stop_sign": crossroads.stop_sign,
 }
 FAMILIES: tuple[str, ...] = tuple(_BUILDERS)
 FIRST_FAMILIES = FAMILIES[:7]  # what is recorded and judged by default

@@ -1,4 +1,4 @@
-"""More families at junctions: red_light, red_light_runner, unprotected_left, right_turn_cyclist."""
+"""More families at junctions: red_light, red_light_runner, unprotected_left, right_turn_cyclist, stop_sign."""
 
 from dataclasses import dataclass
 
@@ -126,6 +126,22 @@ def right_turn_cyclist(seed: int, rng: np.random.Generator) -> Clip:
     return site.clip("right_turn_cyclist", seed, cast, speed, 25.0)
 
 
+def stop_sign(seed: int, rng: np.random.Generator) -> Clip:
+    """A stop sign before a road with right of way: stop at the line, whoever comes, then give way and go."""
+    limit, lanes = _limit(rng), (1, int(rng.integers(1, 3)))
+    action = (STRAIGHT, LEFT, RIGHT)[rng.integers(3)]
+    site = _site(rng, action, limit, lanes, (45.0, 90.0), None, 0.0, stop_arms=(0, 2))
+    cast = Cast(rng)
+    speed = float(rng.uniform(0.6, 1.0) * limit)
+    pace = 0.9 * limit
+    for arm in (1, 3):
+        for i in range(lanes[1]):
+            if rng.random() < 0.6:
+                first = ARM_M - pace * rng.uniform(11.0, 18.0)  # so that it passes while the ego comes or waits
+                cast.stream(site.path(arm, STRAIGHT, i), pace, first_m=max(first, 3.0), last_m=ARM_M - 30.0, gaps_s=(2.0, 6.0))
+    return site.clip("stop_sign", seed, cast, speed, 28.0)
+
+
 def _limit(rng: np.random.Generator) -> float:
     return float(rng.choice(LIMITS_MPS[:3]))
 
@@ -137,12 +153,13 @@ def _lanes(rng: np.random.Generator) -> tuple[int, int]:
 def _site(
     rng: np.random.Generator, action: DirectionAction, limit: float, lanes: tuple[int, int],
     before_m: tuple[float, float], green: tuple[float, float] | None, offset_s: float, strip_m: float = 0.0,
+    stop_arms: tuple[int, ...] = (),
 ) -> _Site:  # fmt: skip
     """A junction that the ego enters by arm 0, `before_m` after its start; green s of both roads, None: no lights."""
     place = junction(
         lanes=lanes, skew_rad=float(rng.uniform(-0.2, 0.2)), corner_radius_m=float(rng.uniform(7.0, 12.0)),
         arm_m=ARM_M, speed_limit_mps=limit, crossings=bool(rng.random() < 0.7), light_cycle=green,
-        light_offset_s=offset_s, strip_m=strip_m,
+        light_offset_s=offset_s, strip_m=strip_m, stop_arms=stop_arms,
     )  # fmt: skip
     if action == STRAIGHT:
         lane = int(rng.integers(lanes[0]))

@@ -52,5 +52,5 @@ def _feed(digest: Any, value: Any) -> None:
 
 def _is_default(field: Field[Any], value: Any) -> bool:
     if field.default is not MISSING:
-        return bool(value is field.default or value == field.default)
+        return bool(value is field.default or (not isinstance(value, np.ndarray) and value == field.default))
     return field.default_factory is not MISSING and bool(value == field.default_factory())

@@ -11,11 +11,12 @@ import numpy as np
 
 from senna2_core.actions import DirectionAction
 from senna2_core.geometry import from_frame, wrap_angle
-from senna2_sim.world.types import Lane, LightColour, Marking, RoadMap, TrafficLight
+from senna2_sim.world.types import Lane, LightColour, Marking, RoadMap, Sign, TrafficLight
 
 SHOULDER_M = 0.4  # between the outermost lane's edge and the kerb
 FORWARD, BACKWARD = 0, 100  # ids of the first forward and the first backward lane of a plain road
 LIGHT_HEIGHT_M = 3.2
+SIGN_HEIGHT_M = 2.3
 
 
 def line(pose: np.ndarray, pieces: Sequence[tuple[float, float]]) -> np.ndarray:
@@ -155,25 +156,28 @@ def junction(
     lanes: tuple[int, int] = (1, 1),
     skew_rad: float = 0.0,
     corner_radius_m: float = 9.0,
-    arm_m: float = 150.0,
+    arm_m: float | tuple[float, float, float, float] = 150.0,
     width_m: float = 3.5,
     speed_limit_mps: float = 13.9,
     crossings: bool = True,
     light_cycle: tuple[float, float] | None = None,
     light_offset_s: float = 0.0,
     strip_m: float = 0.0,
+    stop_arms: tuple[int, ...] = (),
 ) -> Junction:
     """Two straight roads that cross at the local origin.
 
     Args:
         lanes: lanes per direction of the road along x and of the other one.
         skew_rad: the other road runs at pi/2 + skew_rad.
-        arm_m: how far the arms reach from the origin.
+        arm_m: how far the arms reach from the origin: all alike, or each.
         crossings: pedestrian crossings on all arms.
         light_cycle: green s of the road along x and of the other; None without lights.
         light_offset_s: how far the cycle has run at t = 0.
         strip_m: roadway beyond the outermost lanes, for bicycles.
+        stop_arms: arms with a stop sign.
     """
+    reach = (arm_m,) * 4 if isinstance(arm_m, (int, float)) else arm_m
     headings = np.array([np.pi, -np.pi / 2 + skew_rad, 0.0, np.pi / 2 + skew_rad])  # outward
     count = [lanes[0], lanes[1], lanes[0], lanes[1]]
     half = [n * width_m + SHOULDER_M + strip_m for n in count]
@@ -187,7 +191,7 @@ def junction(
     for arm in range(4):
         for i in range(count[arm]):
             for out in (False, True):
-                lane = _arm_lane(arm, i, count[arm], out, headings[arm], mouth[arm], arm_m, width_m, speed_limit_mps)
+                lane = _arm_lane(arm, i, count[arm], out, headings[arm], mouth[arm], reach[arm], width_m, speed_limit_mps)
                 all_lanes[lane.id] = lane
 
     ways: dict[tuple[int, DirectionAction, int], Way] = {}
@@ -205,7 +209,10 @@ def junction(
     road = RoadMap(
         lanes=all_lanes,
         kerbs=tuple(
-            _kerb(corners[a], headings[a], headings[(a + 1) % 4], half[a], half[(a + 1) % 4], arm_m) for a in range(4)
+            _kerb(
+                corners[a], headings[a], headings[(a + 1) % 4], half[a], half[(a + 1) % 4], reach[a], reach[(a + 1) % 4]
+            )
+            for a in range(4)
         ),
         crossings=tuple(
             _band(headings[a], mouth[a] + 1.0, mouth[a] + 4.0, -half[a], half[a]) for a in range(4) if crossings
@@ -215,11 +222,24 @@ def junction(
             light
             for a in range(4)
             for light in _lights(
-                a, headings[a], count[a], mouth[a], arm_m - stop[a], width_m, light_cycle, light_offset_s, strip_m
+                a, headings[a], count[a], mouth[a], reach[a] - stop[a], width_m, light_cycle, light_offset_s, strip_m
             )
         ),
-    )
+        signs=tuple(
+            Sign(
+                id=a, kind="stop", lane=_lane_id(a, count[a] - 1, False), station_m=reach[a] - stop[a],
+                position=_beside_arm(headings[a], stop[a], half[a] + 0.6), yaw_rad=headings[a],
+            )
+            for a in stop_arms
+        ),
+    )  # fmt: skip
     return Junction(road, ways)
+
+
+def _beside_arm(heading: float, distance_m: float, left_m: float) -> np.ndarray:
+    """Where a sign stands, (3,): so far out on an arm, and so far left of its axis (right for who comes in)."""
+    u, side = _unit(heading)
+    return np.append(distance_m * u + left_m * side, SIGN_HEIGHT_M)
 
 
 def placed(road: RoadMap, pose: np.ndarray) -> RoadMap:
@@ -240,6 +260,14 @@ def placed(road: RoadMap, pose: np.ndarray) -> RoadMap:
                 yaw_rad=light.yaw_rad + pose[2],
             )
             for light in road.lights
+        ),
+        signs=tuple(
+            replace(
+                sign,
+                position=np.append(move(sign.position[None, :2])[0], sign.position[2]),
+                yaw_rad=sign.yaw_rad + pose[2],
+            )
+            for sign in road.signs
         ),
     )
 
@@ -320,13 +348,14 @@ def _corner(heading: float, half: float, next_heading: float, next_half: float, 
 
 
 def _kerb(
-    corner: tuple[float, float], heading: float, next_heading: float, half: float, next_half: float, reach: float
+    corner: tuple[float, float], heading: float, next_heading: float, half: float, next_half: float, reach: float,
+    next_reach: float,
 ) -> np.ndarray:
     """The kerb around a corner, from an arm's far end to the next one's."""
     (u, left), (v, next_left) = _unit(heading), _unit(next_heading)
     begin, end = corner[0] * u + half * left, corner[1] * v - next_half * next_left
     arc = connection(np.append(begin, heading + np.pi), np.append(end, next_heading), ramp=0.0)
-    return joined(_straight(reach * u + half * left, begin), arc, _straight(end, reach * v - next_half * next_left))
+    return joined(_straight(reach * u + half * left, begin), arc, _straight(end, next_reach * v - next_half * next_left))
 
 
 def _band(heading: float, near: float, far: float, right: float, left: float) -> np.ndarray:

@@ -15,6 +15,9 @@ GENERATOR_VERSION = 1
 
 Marking = Literal["none", "dashed", "solid", "double"]
 LightColour = Literal["red", "yellow", "green"]
+SignKind = Literal[
+    "stop", "give_way", "limit", "works", "left_lane_closed", "right_lane_closed", "detour_left", "detour_right", "roundabout"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,20 @@ class TrafficLight:
     lane: int  # the governed lane
     stop_station_m: float  # along that lane's centre line
     phases: tuple[tuple[LightColour, float], ...]  # colour and duration s, repeating from t = 0
+    look: Literal["lamps", "paddle"] = "lamps"  # paddle: held by a flagger, red side or green side
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sign:
+    """A traffic sign on a pole. Only "stop" and "limit" are rules that are judged, see world/signs.py."""
+
+    id: int
+    kind: SignKind
+    position: np.ndarray  # (3,), m, middle of its face
+    yaw_rad: float  # direction the face looks
+    lane: int  # the lane that it is for
+    station_m: float  # along that lane's centre line: of the stop line, or where a limit begins
+    limit_mps: float = 0.0  # limit only
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +71,7 @@ class RoadMap:
     crossings: tuple[np.ndarray, ...] = ()  # quadrilaterals (4, 2), m
     stop_lines: tuple[np.ndarray, ...] = ()  # segments (2, 2), m
     lights: tuple[TrafficLight, ...] = ()
+    signs: tuple[Sign, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +98,8 @@ class Manoeuvre:
     start_m: float  # station along the route
     end_m: float
     action: DirectionAction
+    announced: bool = True  # False: navigation does not know of it, only signs tell
+    words: tuple[tuple[float, str], ...] = ()  # station from which navigation says so; empty: the action and how far
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +118,7 @@ class Clip:
     manoeuvres: tuple[Manoeuvre, ...]  # in route order
     agents: tuple[AgentSpec, ...]
     daylight: Literal["day", "dusk", "overcast"] = "day"
+    told_route: np.ndarray | None = None  # (N, 2), where navigation's target point leads while its code knows no better
 
     @property
     def id(self) -> str:

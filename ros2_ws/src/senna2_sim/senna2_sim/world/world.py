@@ -16,6 +16,7 @@ from senna2_sim.traffic import Prediction, Traffic, half_extent, light_stop
 from senna2_sim.traffic_models import TrafficModel, with_traffic
 from senna2_sim.world.faults import STOPPED_MPS, at_fault, counts_for_ttc
 from senna2_sim.world.paths import Paths
+from senna2_sim.world.signs import breaks_limit, obeys_stop, signs_on
 from senna2_sim.world.surface import Surface
 from senna2_sim.world.types import Clip, LightColour, Manoeuvre
 
@@ -25,6 +26,8 @@ NAVIGATION_M = 40.0  # the target point lies this far ahead; manoeuvres are anno
 ON_ROUTE_M = 0.75  # an ego closer to the route than this keeps to it
 FULL_NOISE_MPS = 5.0
 LOST_M = 8.0  # further than this from the route the clip is over
+TOLD_ROUTE_M = 1.75  # an ego further than this from the route that navigation tells makes it think again
+FRONT_M = EGO.length_m - EGO.rear_overhang_m  # rear axle to front bumper
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,7 @@ class World:
         self.clip = with_traffic(self.clip, self.traffic_model)
         clip, disturbance = self.clip, self.disturbance
         self.route = Paths([clip.route])
+        self._told = None if clip.told_route is None else Paths([clip.told_route])
         self.surface = Surface(clip.road)
         self.traffic = Traffic(clip.agents, clip.road)
         x, y, yaw, curvature = self.route.at(0, clip.start_station_m)
@@ -82,6 +86,8 @@ class World:
         self.collision_agent: int | None = None  # its id
         self.off_road = False  # a part of the ego has left the roadway
         self.ran_red_light = False
+        self.ignored_sign = False  # it has passed a stop sign without a stop, or driven faster than a sign allows
+        self.obeyed_stops: set[int] = set()  # indices of road.signs
         self._before_line = self._lines_ahead()
         self._start_progress = float(self.route.project(0, self._car_xy())[0])
         self._observe()
@@ -136,6 +142,11 @@ class World:
         return self.traffic.braking
 
     @property
+    def agent_indicator(self) -> np.ndarray:
+        """(A,) int indicator lamps that shine now, in clip.agents order: 1 left, -1 right, 0 none."""
+        return self.traffic.indicators_lit
+
+    @property
     def light_colours(self) -> tuple[LightColour, ...]:
         """In the order of clip.road.lights."""
         return self.traffic.light_colours()
@@ -166,6 +177,23 @@ class World:
                 found.append((station, number))
         return tuple(sorted(found))
 
+    @cached_property
+    def stop_signs(self) -> tuple[tuple[float, int], ...]:
+        """Stations along the route of the lines under stop signs, with the index of the sign."""
+        return signs_on(self.route, self.clip.road, "stop")
+
+    @cached_property
+    def limit_signs(self) -> tuple[tuple[float, float], ...]:
+        """Stations along the route where signs begin a speed limit, with the limit m/s."""
+        signs = self.clip.road.signs
+        return tuple((at, signs[n].limit_mps) for at, n in signs_on(self.route, self.clip.road, "limit"))
+
+    @property
+    def speed_limit_mps(self) -> float:
+        """What holds at the ego's front bumper: the clip's limit, or that of the last sign passed."""
+        passed = [limit for station, limit in self.limit_signs if station < self.station_m + FRONT_M]
+        return passed[-1] if passed else self.clip.speed_limit_mps
+
     def manoeuvre_within(self, distance_m: float) -> Manoeuvre | None:
         """The manoeuvre under way, or the next one that begins within distance_m of route."""
         for manoeuvre in self.clip.manoeuvres:
@@ -173,18 +201,40 @@ class World:
                 return manoeuvre
         return None
 
+    def _announced(self) -> Manoeuvre | None:
+        """The manoeuvre that navigation speaks of now."""
+        here = self.station_m
+        for m in self.clip.manoeuvres:
+            near = m.words[0][0] < here if m.words else m.start_m < here + NAVIGATION_M
+            if m.announced and near and here < m.end_m:
+                return m
+        return None
+
     def navigation(self) -> Navigation:
-        """The route as a navigation device tells it."""
-        manoeuvre = self.manoeuvre_within(NAVIGATION_M)
+        """The route as a navigation device tells it. It does not know what only signs say.
+
+        Where the clip has a route that is told, the target point lies on that one for as long as the ego keeps to it.
+        """
+        manoeuvre = self._announced()
         if manoeuvre is None:
             command, text = DirectionAction.STRAIGHT, "follow the road"
+        elif manoeuvre.words:
+            command, text = manoeuvre.action, [said for at, said in manoeuvre.words if at < self.station_m][-1]
         else:
             command, text = manoeuvre.action, words(manoeuvre.action)
             if (distance := manoeuvre.start_m - self.station_m) > 2.5:
                 text += f" in {5 * max(round(distance / 5), 1)} m"
-        ahead = min(self.station_m + NAVIGATION_M, float(self.route.length_m[0]))
-        target = points_to_frame(self.route.at(0, ahead)[:2], self.ego.pose)
-        return Navigation(command=command, text=text, target_point=target, speed_limit_mps=self.clip.speed_limit_mps)
+        return Navigation(command=command, text=text, target_point=self._target(), speed_limit_mps=self.speed_limit_mps)
+
+    def _target(self) -> np.ndarray:
+        """The point NAVIGATION_M ahead on the route that navigation tells, (2,), in base_link."""
+        line, station = self.route, self.station_m
+        if self._told is not None:
+            along, offset = self._told.project(0, self._car_xy())
+            if abs(float(offset)) < TOLD_ROUTE_M:
+                line, station = self._told, float(along)
+        ahead = min(station + NAVIGATION_M, float(line.length_m[0]))
+        return points_to_frame(line.at(0, ahead)[:2], self.ego.pose)
 
     @property
     def expert_plan(self) -> np.ndarray:
@@ -265,8 +315,17 @@ class World:
         return np.array([self._car.x, self._car.y])
 
     def _lines_ahead(self) -> dict[int, bool]:
-        front = float(self.route.project(0, self._car_xy())[0]) + EGO.length_m - EGO.rear_overhang_m
+        front = float(self.route.project(0, self._car_xy())[0]) + FRONT_M
         return {number: front <= station for station, number in self.light_stops}
+
+    def _heed_signs(self, speed_mps: float) -> None:
+        front = self.station_m + FRONT_M
+        for station, number in self.stop_signs:
+            if obeys_stop(station - front, speed_mps):
+                self.obeyed_stops.add(number)
+            self.ignored_sign |= self.station_m > station and number not in self.obeyed_stops
+        passed = [(at, limit) for at, limit in self.limit_signs if at < front]
+        self.ignored_sign |= bool(passed) and breaks_limit(speed_mps, passed[-1][1], front - passed[-1][0])
 
     def _observe(self) -> None:
         """Bring everything that depends on the new state up to date."""
@@ -281,6 +340,7 @@ class World:
         self.ran_red_light |= any(
             before[n] and not self._before_line[n] and colours[n] == "red" for n in self._before_line
         )
+        self._heed_signs(ego.speed_mps)
         hit = boxes_overlap(ego.box, agents.boxes) if len(agents) else np.zeros(0, dtype=bool)
         if hit.any() and not self.collided:
             k = int(np.argmax(hit))
