@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from senna2_sim.scenarios import crossroads, junctions, merges, people, roads, streams
+from senna2_sim.scenarios import circles, crossroads, junctions, merges, people, roads, streams, streets, works
 from senna2_sim.world.types import GENERATOR_VERSION, Clip
 
 _BUILDERS: dict[str, Callable[[int, np.random.Generator], Clip]] = {
@@ -31,6 +31,13 @@ _BUILDERS: dict[str, Callable[[int, np.random.Generator], Clip]] = {
     "lane_change_yield": merges.lane_change_yield,
     "merge_before_bus": merges.merge_before_bus,
     "stop_sign": crossroads.stop_sign,
+    "roundabout": circles.roundabout_exit,
+    "speed_sign": works.speed_sign,
+    "lane_closed": works.lane_closed,
+    "flagger": works.flagger,
+    "detour": works.detour,
+    "bus_pulls_out": streams.bus_pulls_out,
+    "side_street": streets.side_street,
 }
 FAMILIES: tuple[str, ...] = tuple(_BUILDERS)
 FIRST_FAMILIES = FAMILIES[:7]  # what is recorded and judged by default

@@ -7,13 +7,14 @@ import numpy as np
 
 from senna2_core.objects import Category
 from senna2_core.polyline import Polyline
-from senna2_sim.world.road import BACKWARD, line
-from senna2_sim.world.types import AgentSpec, Clip, Manoeuvre, RoadMap
+from senna2_sim.world.road import BACKWARD, SHOULDER_M, SIGN_HEIGHT_M, line
+from senna2_sim.world.types import AgentSpec, Clip, Manoeuvre, RoadMap, Sign, SignKind
 
 Daylight = Literal["day", "dusk", "overcast"]
 DURATION_S = 20.0
 BEFORE_M = 60.0  # of road behind the ego's start
 ROAD_M = 460.0
+SIGN_ASIDE_M = SHOULDER_M + 0.7  # from the outermost lane's edge
 LIMITS_MPS = (30 / 3.6, 50 / 3.6, 50 / 3.6, 60 / 3.6)
 
 PAINTS = np.array([
@@ -28,6 +29,9 @@ SIZES = {  # length, width, height
     Category.CYCLIST: (1.8, 0.6, 1.7),
     Category.PEDESTRIAN: (0.45, 0.55, 1.72),
 }
+CONE_M = (0.42, 0.42, 0.8)
+BARRIER_M = (0.5, 1.6, 1.05)
+ORANGE = (0.96, 0.42, 0.05)
 
 
 @dataclass
@@ -73,6 +77,18 @@ class Cast:
     ) -> AgentSpec:
         """A parked vehicle."""
         return self.add(path, station_m, 0.0, categories=categories, behaviour="script", parked=1.0)
+
+    def obstacle(self, pose: np.ndarray, size_m: tuple[float, float, float] = CONE_M) -> AgentSpec:
+        """A cone, or a barrier of BARRIER_M, at pose (3,)."""
+        direction = np.array([np.cos(pose[2]), np.sin(pose[2])])
+        length, width, height = size_m
+        agent = AgentSpec(
+            id=len(self.agents) + 1, category=int(Category.OBSTACLE), length_m=length, width_m=width, height_m=height,
+            colour_rgb=ORANGE, path=pose[:2] + np.array([[-1.0], [0.0], [1.0], [2.0]]) * direction,
+            start_station_m=1.0, start_speed_mps=0.0, behaviour="script", params={"blind": 1.0, "parked": 1.0},
+        )  # fmt: skip
+        self.agents.append(agent)
+        return agent
 
     def stream(
         self, path: np.ndarray, speed_mps: float, *, first_m: float, last_m: float, gaps_s: tuple[float, float]
@@ -120,6 +136,22 @@ def across(points: np.ndarray, station_m: float, from_m: float, to_m: float) -> 
     return np.array([x, y]) + offsets[:, None] * np.array([-np.sin(yaw), np.cos(yaw)])
 
 
+def roadside_sign(
+    road: RoadMap, lane: int, station_m: float, kind: SignKind, *, limit_mps: float = 0.0, number: int = 0
+) -> Sign:
+    """A sign for a lane of a plain road, at the right kerb."""
+    outermost = lane
+    while (right := road.lanes[outermost].right) is not None:
+        outermost = right
+    x, y, yaw = Polyline(road.lanes[outermost].centerline).at(np.array(station_m))
+    away = road.lanes[outermost].width_m / 2 + SIGN_ASIDE_M
+    position = np.array([x + away * np.sin(yaw), y - away * np.cos(yaw), SIGN_HEIGHT_M])
+    facing = float(yaw + np.pi)
+    return Sign(
+        id=number, kind=kind, position=position, yaw_rad=facing, lane=lane, station_m=station_m, limit_mps=limit_mps
+    )
+
+
 def place_ahead(gap_m: float) -> float:
     """Station of an agent's centre about gap_m before the front of an ego that starts at BEFORE_M."""
     return BEFORE_M + 3.7 + gap_m + 2.5
@@ -128,6 +160,7 @@ def place_ahead(gap_m: float) -> float:
 def road_clip(
     family: str, seed: int, cast: Cast, road: RoadMap, lane: int, *, speed: float, limit: float,
     duration_s: float = DURATION_S, route: np.ndarray | None = None, change: Manoeuvre | None = None,
+    told_route: np.ndarray | None = None,
 ) -> Clip:  # fmt: skip
     """A clip on a road without junctions: the ego on `lane`, or on a route that changes to the next one."""
     lanes = (lane,) if change is None else (lane, 1 - lane)
@@ -136,6 +169,7 @@ def road_clip(
         route=road.lanes[lane].centerline if route is None else route, route_lanes=lanes,
         start_station_m=BEFORE_M, start_speed_mps=speed, speed_limit_mps=limit,
         manoeuvres=() if change is None else (change,), agents=tuple(cast.agents), daylight=daylight(cast.rng),
+        told_route=told_route,
     )  # fmt: skip
 
 

@@ -69,12 +69,17 @@ def _clip(
 ) -> Clip:
     """Route: along the lane, and into the next one from change.start_m on."""
     oncoming(cast, road, 0.5)
-    line = Polyline(road.lanes[FORWARD + lane].centerline)
-    stations = np.arange(0.0, line.length_m, 1.0)
-    x, y, yaw = line.at(stations).T
-    u = np.clip((stations - change.start_m) / max(CHANGE_S * limit, MIN_CHANGE_M), 0.0, 1.0)
-    left = (3.5 if lane == 1 else -3.5) * u**3 * (10 - 15 * u + 6 * u**2)
-    route = np.column_stack([x - left * np.sin(yaw), y + left * np.cos(yaw)])
+    route = changing(road.lanes[FORWARD + lane].centerline, change.start_m, limit, left=lane == 1)
     return road_clip(
         family, seed, cast, road, FORWARD + lane, speed=speed, limit=limit, duration_s=25.0, route=route, change=change
     )
+
+
+def changing(lane: np.ndarray, start_m: float, limit_mps: float, *, left: bool) -> np.ndarray:
+    """A route (N, 2) along a lane (M, 2) and from start_m on to the next one on its left or right."""
+    line = Polyline(lane)
+    stations = np.arange(0.0, line.length_m, 1.0)
+    x, y, yaw = line.at(stations).T
+    u = np.clip((stations - start_m) / max(CHANGE_S * limit_mps, MIN_CHANGE_M), 0.0, 1.0)
+    across = (3.5 if left else -3.5) * u**3 * (10 - 15 * u + 6 * u**2)
+    return np.column_stack([x - across * np.sin(yaw), y + across * np.cos(yaw)])

@@ -1,4 +1,4 @@
-"""Families in dense traffic: slow_traffic, brake_before_traffic, parked_car_pulls_out."""
+"""Families in dense traffic: slow_traffic, brake_before_traffic, parked_car_pulls_out, bus_pulls_out."""
 
 from typing import Any
 
@@ -20,6 +20,8 @@ from senna2_sim.world.types import Clip
 
 STRIP_M = 2.3  # for parked cars
 HALF_LANE_M = 1.75
+INDICATE_S = 1.2  # before a parked car pulls out
+BUS_BAY_M = 2.9
 
 
 def slow_traffic(seed: int, rng: np.random.Generator) -> Clip:
@@ -94,6 +96,7 @@ def parked_car_pulls_out(seed: int, rng: np.random.Generator) -> Clip:
         cast.add(
             out, place, 0.0, categories=(Category.CAR, Category.CAR, Category.VAN), behaviour="script",
             speed=pace, accel=rng.uniform(1.6, 2.2), meet_m=place + 8.0, go_within_s=rng.uniform(3.2, 4.4),
+            indicates=1.0, indicate_s=INDICATE_S,
         )  # fmt: skip
     else:
         cast.park(out, place)
@@ -103,6 +106,33 @@ def parked_car_pulls_out(seed: int, rng: np.random.Generator) -> Clip:
             cast.park(strip, float(station + rng.uniform(-0.7, 0.7)))
     oncoming(cast, road, 0.5)
     return road_clip("parked_car_pulls_out", seed, cast, road, FORWARD, speed=speed, limit=limit)
+
+
+def bus_pulls_out(seed: int, rng: np.random.Generator) -> Clip:
+    """A bus at its stop indicates left and then pulls out before the ego; a third of them has come to stay."""
+    limit = float(rng.choice(LIMITS_MPS[:2]))
+    road = road_along(gentle_line(rng), speed_limit_mps=limit, strips_m=(BUS_BAY_M, 0.0))
+    lane = road.lanes[FORWARD].centerline
+    cast = Cast(rng)
+    speed = float(rng.uniform(0.65, 0.95) * limit)
+    place = place_ahead(speed * rng.uniform(7.0, 9.0))
+    out = _out_of_a_row(lane, -(HALF_LANE_M + 0.5 * BUS_BAY_M), place, float(rng.uniform(14.0, 18.0)))
+    kind = (Category.BUS,)
+    if rng.random() < 0.67:
+        cast.add(
+            out, place, 0.0, categories=kind, behaviour="script", speed=rng.uniform(0.5, 0.7) * limit,
+            accel=rng.uniform(1.4, 1.8), meet_m=place + 8.0, go_within_s=rng.uniform(3.6, 4.6),
+            indicates=1.0, indicate_s=rng.uniform(1.8, 2.8),
+        )  # fmt: skip
+    elif rng.random() < 0.5:  # it has just come
+        cast.add(out, place, 0.0, categories=kind, behaviour="script", parked=1.0, indicates=-1.0)
+    else:
+        cast.park(out, place, kind)
+    if rng.random() < 0.4:
+        slow = 0.9 * speed
+        cast.add(lane, BEFORE_M - rng.uniform(18.0, 30.0), slow, categories=(Category.CAR,), speed=slow)
+    oncoming(cast, road, 0.5)
+    return road_clip("bus_pulls_out", seed, cast, road, FORWARD, speed=speed, limit=limit, duration_s=25.0)
 
 
 def _out_of_a_row(lane: np.ndarray, row_m: float, place_m: float, length_m: float) -> np.ndarray:
