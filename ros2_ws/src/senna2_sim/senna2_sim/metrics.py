@@ -26,6 +26,7 @@ class Result:
     off_road: bool = False
     ran_red_light: bool = False
     ignored_sign: bool = False  # no stop at a stop sign, or faster than a sign allows
+    avoidable: bool = False  # whoever it collided with could have avoided it, see world/faults.py
 
     def __post_init__(self) -> None:
         if self.at_fault and not self.collided:
@@ -45,6 +46,7 @@ def result_of(world: World) -> Result:
         off_road=world.off_road,
         ran_red_light=world.ran_red_light,
         ignored_sign=world.ignored_sign,
+        avoidable=world.avoidable,
     )
 
 

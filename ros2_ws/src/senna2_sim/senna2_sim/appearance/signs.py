@@ -11,7 +11,7 @@ from senna2_sim.world.types import Sign, TrafficLight
 
 CELL_M = 0.115
 PADDLE_CELL_M = 0.085
-SHARP = 0.42  # standard deviation of a cell, in cells: softer ones would blur the digits
+SHARP = 0.52  # standard deviation of a cell, in cells: softer ones blur the digits, sharper ones let the pole through
 COLOURS = {
     "R": np.array([0.80, 0.06, 0.07]),
     "W": np.array([0.95, 0.95, 0.94]),
@@ -157,12 +157,12 @@ def draw_sign(sketch: Sketch, sign: Sign) -> None:
     """Pole, face and grey back."""
     forward, side = _axes(sign.yaw_rad)
     face = picture(sign)
-    base = np.append(sign.position[:2], 0.0) - 0.12 * forward
+    base = np.append(sign.position[:2], 0.0) - 0.22 * forward
     sketch.rod(base, base + [0, 0, sign.position[2]], 0.05, palette.METAL)
     _draw_face(sketch, face, np.asarray(sign.position), forward, side, CELL_M, glow=False)
     rows, columns = np.array(face.shape) * CELL_M * 0.3
-    back = np.asarray(sign.position) - 0.06 * forward
-    corners = [back + a * columns * side + b * rows * np.array([0, 0, 1]) for a, b in ((1, -1), (-1, -1), (-1, 1), (1, 1))]
+    back, up = np.asarray(sign.position) - 0.14 * forward, np.array([0, 0, 1.0])
+    corners = [back + a * columns * side + b * rows * up for a, b in ((1, -1), (-1, -1), (-1, 1), (1, 1))]
     sketch.patch(np.array(corners), (3, 3), palette.METAL)
 
 
@@ -180,7 +180,13 @@ def draw_paddle_face(sketch: Sketch, light: TrafficLight, colour: str) -> None:
 
 
 def _draw_face(
-    sketch: Sketch, face: np.ndarray, middle: np.ndarray, forward: np.ndarray, side: np.ndarray, cell_m: float, glow: bool
+    sketch: Sketch,
+    face: np.ndarray,
+    middle: np.ndarray,
+    forward: np.ndarray,
+    side: np.ndarray,
+    cell_m: float,
+    glow: bool,
 ) -> None:
     rows, columns = np.nonzero(face != ".")
     right = (columns - 0.5 * (face.shape[1] - 1)) * cell_m

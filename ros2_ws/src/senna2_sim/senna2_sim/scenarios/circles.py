@@ -46,8 +46,8 @@ def _manoeuvres(way: RoundaboutWay, passed: int) -> tuple[Manoeuvre, ...]:
     out = Manoeuvre(start_m=way.leave_m, end_m=way.exit_m, action=RIGHT, words=((way.leave_m - 1e-6, last),))
     if way.leave_m - way.merge_m < SHORT_RING_M:
         return (Manoeuvre(start_m=way.enter_m, end_m=way.leave_m, action=RIGHT, words=into), out)
-    round_it = [(way.merge_m - 1e-6, exit_words if passed else last)]
-    round_it += [(at, f"take the {EXITS[passed - k]} exit" if k < passed else last) for k, at in enumerate(way.exits_m, 1)]
+    left_over = [f"take the {EXITS[k]} exit" for k in range(passed, 0, -1)] + [last]
+    round_it = list(zip((way.merge_m - 1e-6, *way.exits_m), left_over, strict=True))
     return (
         Manoeuvre(start_m=way.enter_m, end_m=way.merge_m, action=RIGHT, words=into),
         Manoeuvre(start_m=way.merge_m, end_m=way.leave_m, action=LEFT, words=tuple(round_it)),

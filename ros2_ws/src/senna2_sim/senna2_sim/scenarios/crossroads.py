@@ -138,7 +138,9 @@ def stop_sign(seed: int, rng: np.random.Generator) -> Clip:
         for i in range(lanes[1]):
             if rng.random() < 0.6:
                 first = ARM_M - pace * rng.uniform(11.0, 18.0)  # so that it passes while the ego comes or waits
-                cast.stream(site.path(arm, STRAIGHT, i), pace, first_m=max(first, 3.0), last_m=ARM_M - 30.0, gaps_s=(2.0, 6.0))
+                cast.stream(
+                    site.path(arm, STRAIGHT, i), pace, first_m=max(first, 3.0), last_m=ARM_M - 30.0, gaps_s=(2.0, 6.0)
+                )
     return site.clip("stop_sign", seed, cast, speed, 28.0)
 
 

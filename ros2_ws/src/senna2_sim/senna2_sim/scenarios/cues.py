@@ -8,22 +8,31 @@ from senna2_sim.traffic import light_stop
 from senna2_sim.world.paths import Paths
 from senna2_sim.world.types import Clip
 
-Cue = Literal["traffic_light", "brake_lights"]
+Cue = Literal["traffic_light", "flagger", "sign", "words", "indicator", "brake_lights"]
 FAR_M = 15.0  # brake lights nearer than this fill enough pixels of every camera
 SAME_LANE_M = 1.0
+TELLING = ("stop", "limit", "left_lane_closed", "right_lane_closed", "detour_left", "detour_right")  # signs
 
 
 def cue_of(clip: Clip) -> Cue | None:
     """The cue that a clip carries, the one nearest to the ego's duty first; None without one.
 
-    traffic_light: a light governs the route ahead. brake_lights: a road user on the route, more than FAR_M ahead at
-    the start, brakes by its script.
+    traffic_light, flagger: a light, or somebody's paddle, governs the route ahead. sign: one on the route ahead asks for
+    something. words: navigation says more than its code. indicator: a vehicle indicates. brake_lights: a road user on
+    the route, more than FAR_M ahead at the start, brakes by its script.
     """
     route = Paths([clip.route])
     for light in clip.road.lights:
         stop_m, _ = light_stop(route, 0, light, clip.road)
         if stop_m is not None and stop_m > clip.start_station_m:
-            return "traffic_light"
+            return "flagger" if light.look == "paddle" else "traffic_light"
+    for sign in clip.road.signs:
+        if sign.kind in TELLING and sign.lane in clip.route_lanes:
+            return "sign"
+    if any(manoeuvre.words for manoeuvre in clip.manoeuvres):
+        return "words"
+    if any({"indicates", "indicate_s"} & set(agent.params) for agent in clip.agents):
+        return "indicator"
     for agent in clip.agents:
         if "brake_at_s" not in agent.params or "parked" in agent.params:
             continue

@@ -6,7 +6,7 @@ import numpy as np
 
 from senna2_core.actions import DirectionAction, words
 from senna2_sim.scenarios.common import DURATION_S, LIMITS_MPS, Cast, daylight, start_pose
-from senna2_sim.world.road import Junction, junction, joined, moved, placed
+from senna2_sim.world.road import Junction, joined, junction, moved, placed
 from senna2_sim.world.types import Clip, Lane, Manoeuvre, RoadMap
 
 MAIN_M, SIDE_M = 160.0, 110.0  # from a junction to the ends of the road and of its side streets
@@ -81,5 +81,5 @@ def _merged(first: Junction, second: Junction, beyond: np.ndarray) -> RoadMap:
     return RoadMap(
         lanes=lanes,
         kerbs=(*a.kerbs, *(kerb + beyond for kerb in b.kerbs)),
-        stop_lines=(*a.stop_lines, *(line + beyond for line in b.stop_lines)),
+        stop_lines=(*a.stop_lines[1::2], *(line + beyond for line in b.stop_lines[1::2])),  # of the side streets
     )

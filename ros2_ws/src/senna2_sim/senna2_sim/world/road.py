@@ -191,7 +191,9 @@ def junction(
     for arm in range(4):
         for i in range(count[arm]):
             for out in (False, True):
-                lane = _arm_lane(arm, i, count[arm], out, headings[arm], mouth[arm], reach[arm], width_m, speed_limit_mps)
+                lane = _arm_lane(
+                    arm, i, count[arm], out, headings[arm], mouth[arm], reach[arm], width_m, speed_limit_mps
+                )
                 all_lanes[lane.id] = lane
 
     ways: dict[tuple[int, DirectionAction, int], Way] = {}
@@ -348,14 +350,21 @@ def _corner(heading: float, half: float, next_heading: float, next_half: float, 
 
 
 def _kerb(
-    corner: tuple[float, float], heading: float, next_heading: float, half: float, next_half: float, reach: float,
+    corner: tuple[float, float],
+    heading: float,
+    next_heading: float,
+    half: float,
+    next_half: float,
+    reach: float,
     next_reach: float,
 ) -> np.ndarray:
     """The kerb around a corner, from an arm's far end to the next one's."""
     (u, left), (v, next_left) = _unit(heading), _unit(next_heading)
     begin, end = corner[0] * u + half * left, corner[1] * v - next_half * next_left
     arc = connection(np.append(begin, heading + np.pi), np.append(end, next_heading), ramp=0.0)
-    return joined(_straight(reach * u + half * left, begin), arc, _straight(end, next_reach * v - next_half * next_left))
+    return joined(
+        _straight(reach * u + half * left, begin), arc, _straight(end, next_reach * v - next_half * next_left)
+    )
 
 
 def _band(heading: float, near: float, far: float, right: float, left: float) -> np.ndarray:

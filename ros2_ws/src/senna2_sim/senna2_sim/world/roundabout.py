@@ -49,7 +49,9 @@ def roundabout(
     arms = len(headings)
     turns = np.array([(headings[(a + 1) % arms] - headings[a]) % (2 * np.pi) for a in range(arms)])
     if (turns < 2 * angle + 0.05).any():
-        raise ValueError(f"roundabout of {radius_m} m: arms at {headings} are too close, wanted more than {2 * angle} rad")
+        raise ValueError(
+            f"roundabout of {radius_m} m: arms at {headings} are too close, wanted more than {2 * angle} rad"
+        )
     far = np.column_stack([np.arange(arm_m, begin, -1.0), np.full(len(np.arange(arm_m, begin, -1.0)), ARM_WIDTH_M / 2)])
     incoming, mirror = joined(far, entry[:1]), np.array([1.0, -1.0])
     lanes: dict[int, Lane] = {}
@@ -68,7 +70,12 @@ def roundabout(
         add(1000 + a, _turned(entry, heading), RING_WIDTH_M, (1200 + a,))
         add(1300 + a, _turned((entry * mirror)[::-1], heading), RING_WIDTH_M, (100 * (a + 1) + 50,))
         add(1100 + a, _arc(radius_m, heading - angle, heading + angle), RING_WIDTH_M, (1200 + a,))
-        add(1200 + a, _arc(radius_m, heading + angle, heading + turns[a] - angle), RING_WIDTH_M, (1100 + after, 1300 + after))
+        add(
+            1200 + a,
+            _arc(radius_m, heading + angle, heading + turns[a] - angle),
+            RING_WIDTH_M,
+            (1100 + after, 1300 + after),
+        )
 
     ways = {}
     for a in range(arms):

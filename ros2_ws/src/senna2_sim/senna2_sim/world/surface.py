@@ -60,6 +60,15 @@ class Surface:
         junction = bool((inside.any(axis=1) & self._junction).any())
         return Place(in_one_lane=one, in_junction=junction, on_road=not self._kerb_crossed(box))
 
+    def lanes_at(self, points: np.ndarray) -> np.ndarray:
+        """Ids (N,) of the lanes whose middles are nearest to points (N, 2); -1 off all lanes."""
+        if not len(points):
+            return np.zeros(0, dtype=int)
+        distance, nearest = self._tree.query(points)
+        lane = self._lane_of[nearest]
+        ids = np.array([lane.id for lane in self._lanes])
+        return np.where(distance < np.maximum(self._half_width[lane], 1.0), ids[lane], -1)
+
     def _kerb_crossed(self, box: np.ndarray) -> bool:
         if self._kerb_tree is None:
             return False

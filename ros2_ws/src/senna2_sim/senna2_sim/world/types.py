@@ -16,7 +16,15 @@ GENERATOR_VERSION = 1
 Marking = Literal["none", "dashed", "solid", "double"]
 LightColour = Literal["red", "yellow", "green"]
 SignKind = Literal[
-    "stop", "give_way", "limit", "works", "left_lane_closed", "right_lane_closed", "detour_left", "detour_right", "roundabout"
+    "stop",
+    "give_way",
+    "limit",
+    "works",
+    "left_lane_closed",
+    "right_lane_closed",
+    "detour_left",
+    "detour_right",
+    "roundabout",
 ]
 
 

@@ -1,5 +1,6 @@
 """One driving task in motion: road, agents, the ego, and what happened so far. No rendering, no ROS."""
 
+from collections import deque
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -14,7 +15,7 @@ from senna2_sim.expert import plan
 from senna2_sim.lane_change import CHANGES, lane_guide
 from senna2_sim.traffic import Prediction, Traffic, half_extent, light_stop
 from senna2_sim.traffic_models import TrafficModel, with_traffic
-from senna2_sim.world.faults import STOPPED_MPS, at_fault, counts_for_ttc
+from senna2_sim.world.faults import MEMORY_STEPS, STOPPED_MPS, at_fault, avoidable, counts_for_ttc
 from senna2_sim.world.paths import Paths
 from senna2_sim.world.signs import breaks_limit, obeys_stop, signs_on
 from senna2_sim.world.surface import Surface
@@ -83,7 +84,9 @@ class World:
         self.min_ttc_s = np.inf
         self.collided = False
         self.at_fault = False
-        self.collision_agent: int | None = None  # its id
+        self.collision_agent: int | None = None  # its id ...
+        self.avoidable = False  # ... and whether it could have avoided the collision, see faults.py
+        self._history: deque[tuple[np.ndarray, np.ndarray, np.ndarray]] = deque(maxlen=MEMORY_STEPS)
         self.off_road = False  # a part of the ego has left the roadway
         self.ran_red_light = False
         self.ignored_sign = False  # it has passed a stop sign without a stop, or driven faster than a sign allows
@@ -130,6 +133,11 @@ class World:
     def agent_poses(self) -> np.ndarray:
         """(A, 3) box centres in map, in clip.agents order, gone ones included."""
         return self.traffic.poses
+
+    @property
+    def agent_lanes(self) -> np.ndarray:
+        """(A,) ids of the lanes under the agents' centres, in clip.agents order; -1 where there is none."""
+        return self.surface.lanes_at(self.traffic.poses[:, :2])
 
     @property
     def agent_visible(self) -> np.ndarray:
@@ -342,18 +350,23 @@ class World:
         )
         self._heed_signs(ego.speed_mps)
         hit = boxes_overlap(ego.box, agents.boxes) if len(agents) else np.zeros(0, dtype=bool)
+        self._history.append((ego.box, self.traffic.boxes, self.traffic.speed_mps))
         if hit.any() and not self.collided:
             k = int(np.argmax(hit))
             self.collided, self.collision_agent = True, int(agents.ids[k])
-            self.at_fault = at_fault(
-                ego.box, ego.speed_mps, agents.boxes[k], float(np.linalg.norm(agents.velocities[k])), place.in_one_lane
-            )
+            self.avoidable = self._could_avoid(int(np.flatnonzero(self.traffic.present)[k]))
+            speed = float(np.linalg.norm(agents.velocities[k]))
+            self.at_fault = at_fault(ego.box, ego.speed_mps, agents.boxes[k], speed, place.in_one_lane, self.avoidable)
         plain = place.in_one_lane and not place.in_junction
         relevant = counts_for_ttc(ego.pose, ego.speed_mps, agents.boxes, self._passing(agents), plain)
         counted = agents.select(relevant)
         times = time_to_collision(ego.box, ego.velocity, counted.boxes, counted.velocities)
         self.ttc_s = 0.0 if hit.any() else float(times.min(initial=np.inf))
         self.min_ttc_s = min(self.min_ttc_s, self.ttc_s)
+
+    def _could_avoid(self, agent: int) -> bool:
+        ego, boxes, speeds = zip(*self._history, strict=True)
+        return avoidable(np.array(ego), np.array(boxes)[:, agent], np.array(speeds)[:, agent])
 
     def _passing(self, agents: Objects) -> np.ndarray:
         """(N,) bool: agents beside the ego's route that stand, or come towards it outside of junctions."""
