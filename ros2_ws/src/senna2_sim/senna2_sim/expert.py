@@ -245,6 +245,7 @@ def _traffic(world: "World", guide: Guide, config: ExpertConfig, steps: int) -> 
     leaders: list[_Obstacle] = []
     crossings: list[_Crossing] = []
     early = int(round(config.anticipation_s / DT_S))
+    indicating = traffic.indicating[candidates] != 0
     for i in np.flatnonzero(inside.any(axis=1)):
         mask = inside[i]
         first = int(np.argmax(mask))
@@ -263,12 +264,19 @@ def _traffic(world: "World", guide: Guide, config: ExpertConfig, steps: int) -> 
         ahead = soon & (station[i] > guide.station_m + EGO.center_offset_m) & (np.abs(relative[i]) < 1.2)
         if not parallel:
             ahead &= first < 10
+        elif indicating[i] and _can_let_in(float(low[i, 0]) - guide.station_m - FRONT_M, world.ego.speed_mps, config):
+            ahead[:] = True
         if ahead.any():
             rear = np.where(ahead, low[i], np.inf)
             speed = np.maximum(along_speed[i], 0.0)
             accel = np.gradient(speed, DT_S)
             leaders.append(_Obstacle(rear.tolist(), speed.tolist(), accel.tolist(), hard.tolist()))
     return leaders, crossings
+
+
+def _can_let_in(gap_m: float, speed_mps: float, config: ExpertConfig) -> bool:
+    """Whether comfortable braking is enough to stay behind somebody gap_m ahead who indicates that it comes over."""
+    return gap_m > config.gap_m and speed_mps**2 / (2 * (gap_m - config.gap_m)) < config.decel_mps2
 
 
 def _boxes(guide: Guide, stations: np.ndarray, config: ExpertConfig) -> np.ndarray:

@@ -53,7 +53,7 @@ class Staging:
         near_s = self._ego_needs_s(ego_box, ego_speed_mps)
         cue = self._waiting & np.isinf(self._go_at_s) & (near_s <= self._go_within_s + self._indicate_s)
         self._go_at_s[cue] = time_s + self._indicate_s[cue]
-        self._waiting &= self._go_at_s > time_s + 1e-9
+        self._waiting &= (self._go_at_s > time_s + 1e-9) & ~(near_s <= self._go_within_s)
         self._pacing &= ~((near_s <= self._pace_until_s) | np.isinf(near_s) | (station_m >= self._meet_m))
         wanted = (self._meet_m - station_m) / np.maximum(near_s, 0.1)
         wanted = np.clip(wanted, PACE_RANGE[0] * desired_mps, PACE_RANGE[1] * desired_mps)
@@ -64,6 +64,10 @@ class Staging:
     def setting_off(self) -> np.ndarray:
         """(A,) bool: those that stand and indicate that they are about to set off."""
         return self._waiting & np.isfinite(self._go_at_s)
+
+    def wait_s(self, time_s: float) -> np.ndarray:
+        """(A,) time until those that have got their cue set off, s; inf for the others."""
+        return np.maximum(self._go_at_s - time_s, 0.0)
 
     def indicating(self, station_m: np.ndarray) -> np.ndarray:
         """(A,) bool: whose indicators blink as they set off, or all the time."""

@@ -21,8 +21,8 @@ Every agent travels its own path (`world.paths`), with an optional shift across 
     mobil_right_m    ... on its right, negative
     yield_m          station of its give-way line: it waits there for who is about to be at ...
     yield_at_m       ... this station of its own path, the ego included
-    indicate_s       its lane change begins this long after its cue, or it sets off (`go_within_s`) this much earlier
-                     and this long after its cue; until then and while it changes lanes its indicator blinks
+    indicate_s       its indicator blinks this long before its lane change, which comes this much after its cue, or
+                     before it sets off (`go_within_s`): then this much before the ego is near, and no longer than this
     indicates        1 left, -1 right: which one when it sets off; alone it blinks all the time
     dt_s             replay only: time between the points of its path
 
@@ -45,7 +45,6 @@ FORESEEN_S = (0.7, 1.4)  # where people on foot or bicycle will be then counts a
 CONSIDER_S = 1.0  # between thoughts about other lanes
 LATERAL_ACCELERATION_MPS2 = 2.5  # agents slow down for bends to keep this
 BLINK_S = 0.8  # period of indicators, half of it lit
-SETTING_OFF_MPS2 = 1.2  # what is expected of somebody who indicates and still stands
 KNOWN_PARAMS = frozenset(
     "speed headway gap accel decel blind brake_at_s brake_decel brake_to resume_at_s "
     "shift_m shift_at_s shift_gap_m shift_room_m shift_duration_s dt_s "
@@ -196,11 +195,13 @@ class Traffic:
         foreseen.
         """
         speed_now, a = self.speed_mps[:, None], self.acceleration_mps2[:, None]
-        setting_off = self._staging.setting_off[:, None]
         # Real braking goes on until it stands; anything milder is reconsidered within a second.
         lasting = np.where(a <= -1.0, times_s, np.minimum(times_s, 1.0))
-        if setting_off.any():
-            a, lasting = np.where(setting_off, SETTING_OFF_MPS2, a), np.where(setting_off, times_s, lasting)
+        setting_off = self._staging.setting_off
+        if setting_off.any():  # it is known when, and how
+            left = np.maximum(times_s - self._staging.wait_s(self.time_s)[:, None], 0.0)
+            a = np.where(setting_off[:, None], self._idm["accel"][:, None], a)
+            lasting = np.where(setting_off[:, None], left, lasting)
         speeds = np.clip(speed_now + a * lasting, 0.0, np.maximum(self._desired[:, None], speed_now))
         steps = np.diff(np.concatenate([[0.0], times_s]))
         before = np.concatenate([np.broadcast_to(speed_now, (len(self.specs), 1)), speeds[:, :-1]], axis=1)

@@ -17,9 +17,9 @@ TELLING = ("stop", "limit", "left_lane_closed", "right_lane_closed", "detour_lef
 def cue_of(clip: Clip) -> Cue | None:
     """The cue that a clip carries, the one nearest to the ego's duty first; None without one.
 
-    traffic_light, flagger: a light, or somebody's paddle, governs the route ahead. sign: one on the route ahead asks for
-    something. words: navigation says more than its code. indicator: a vehicle indicates. brake_lights: a road user on
-    the route, more than FAR_M ahead at the start, brakes by its script.
+    traffic_light, flagger: a light, or somebody's paddle, governs the route ahead. sign: one asks for something there.
+    words: navigation says more than its code. indicator: a vehicle indicates. brake_lights: a road user on the route,
+    more than FAR_M ahead at the start, brakes by its script.
     """
     route = Paths([clip.route])
     for light in clip.road.lights:

@@ -6,13 +6,14 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal
 
-from senna2_sim.scenarios import FAMILIES, load_clip
+from senna2_sim.scenarios import FAMILIES, FIRST_FAMILIES, load_clip
 from senna2_sim.scenarios.cues import cue_of
 from senna2_sim.scenarios.digest import clip_hash
 from senna2_sim.world.types import GENERATOR_VERSION
 
 Split = Literal["train", "eval"]
 COUNTS: dict[Split, int] = {"train": 1044, "eval": 256}  # as in the Senna-2 paper (arXiv:2603.11219), 4.1
+FIRST_FAMILIES_COUNTS: dict[Split, int] = {"train": 368, "eval": 91}  # of FIRST_FAMILIES: networks know these clips
 FIRST_SEED: dict[Split, int] = {"train": 0, "eval": 1000}
 
 
@@ -39,14 +40,16 @@ def entry_of(family: str, seed: int) -> Entry:
 
 
 def members(split: Split) -> list[tuple[str, int]]:
-    """(family, seed) of a split's clips: the families share the count evenly, the first ones take the rest."""
-    each, rest = divmod(COUNTS[split], len(FAMILIES))
+    """(family, seed) of a split's clips. FIRST_FAMILIES keep what they had when there were only 20 families; the others
+    share the rest evenly."""
     first = FIRST_SEED[split]
-    return [
-        (family, seed)
-        for number, family in enumerate(FAMILIES)
-        for seed in range(first, first + each + (number < rest))
-    ]
+    chosen = []
+    early = FIRST_FAMILIES_COUNTS[split]
+    for families, count in ((FIRST_FAMILIES, early), (FAMILIES[len(FIRST_FAMILIES) :], COUNTS[split] - early)):
+        each, rest = divmod(count, len(families))
+        for number, family in enumerate(families):
+            chosen += [(family, seed) for seed in range(first, first + each + (number < rest))]
+    return chosen
 
 
 @cache

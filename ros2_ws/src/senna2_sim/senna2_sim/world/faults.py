@@ -7,8 +7,8 @@ TTC NAVSIM counts agents ahead (within 30 degrees of the heading), and while the
 or in a junction all that are not behind (beyond 150 degrees); a standing ego threatens nobody.
 Ours: while the ego keeps to its route, agents that pass it (oncoming on the next lane, or standing beside the route)
 do not count; straight projections would make every car met in a bend a near miss. And the bumper counts as far as the
-ego travels between two looks against somebody who is shorter than that, such as a person on foot. And who drives into the
-side of an ego that is not within one lane is to blame for it if it could have avoided that, see `avoidable`.
+ego travels between two looks against somebody who is shorter than that, such as a person on foot. And whoever drives
+into the side of an ego that is not within one lane is to blame for it if it could have avoided that, see `avoidable`.
 """
 
 import numpy as np
