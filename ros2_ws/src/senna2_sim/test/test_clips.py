@@ -1,12 +1,13 @@
 """Clip lists and hashes: what is listed is what the generator makes, and a hash notices any change."""
 
 import dataclasses
+import hashlib
 
 import numpy as np
 import pytest
 
 from senna2_sim import clips
-from senna2_sim.scenarios import FAMILIES, load_clip
+from senna2_sim.scenarios import FAMILIES, FIRST_FAMILIES, load_clip
 from senna2_sim.scenarios.cues import cue_of
 from senna2_sim.scenarios.digest import QUANTUM, clip_hash
 from senna2_sim.scenarios.lists import as_text, entry_of, load_list
@@ -18,7 +19,17 @@ def test_the_lists_hold_as_many_clips_as_the_paper_has():
     for entries in (train, late):
         assert {e.family for e in entries} == set(FAMILIES)
         counts = [sum(e.family == family for e in entries) for family in FAMILIES]
-        assert max(counts) - min(counts) <= 1
+        early = len(FIRST_FAMILIES)
+        assert np.ptp(counts[:early]) <= 1 and np.ptp(counts[early:]) <= 1
+        assert len({(e.family, e.seed) for e in entries}) == len(entries)
+
+
+def test_the_first_families_stay_what_networks_were_trained_and_judged_on():
+    """Hash over the hashes of their clips, as they were listed when there were only 20 families."""
+    for split, count, wanted in (("train", 368, "da45a515b3904df7"), ("eval", 91, "b9c46cd3b916ac49")):
+        kept = [f"{e.id} {e.sha256}" for e in load_list(split) if e.family in FIRST_FAMILIES]
+        assert len(kept) == count
+        assert hashlib.sha256("\n".join(kept).encode()).hexdigest()[:16] == wanted
 
 
 def test_training_and_evaluation_share_no_clip():
@@ -82,6 +93,9 @@ def test_what_no_hash_can_cover_is_refused():
 def test_cues_are_what_the_clip_shows():
     assert cue_of(load_clip("red_light", 1)) == "traffic_light"
     assert cue_of(load_clip("hard_brake", 0)) in ("brake_lights", None)
+    for family, cue in (("stop_sign", "sign"), ("flagger", "flagger"), ("detour", "sign"), ("side_street", "words")):
+        assert cue_of(load_clip(family, 1)) == cue
+    assert {cue_of(load_clip("bus_pulls_out", seed)) for seed in range(8)} == {"indicator", None}
     assert all(cue_of(load_clip("pavement", seed)) is None for seed in range(5))
 
 

@@ -16,7 +16,8 @@ from senna2_sim.world.world import World
 
 LATER = FAMILIES[len(FIRST_FAMILIES) :]
 RISKY = ("hidden_pedestrian", "crossing_pedestrian", "red_light", "red_light_runner", "brake_before_traffic",
-         "parked_car_pulls_out")  # fmt: skip
+         "parked_car_pulls_out", "stop_sign", "roundabout", "speed_sign", "lane_closed", "flagger", "detour",
+         "side_street")  # fmt: skip
 CHANGES = ("lane_change", "lane_change_yield", "merge_before_bus")
 
 
@@ -41,7 +42,7 @@ def test_clips_take_fifteen_to_forty_seconds():
 def test_the_expert_passes(family):
     world, rows, _ = driven(family, 1001)
     result = result_of(world)
-    assert not (result.at_fault or result.off_road or result.lost or result.ran_red_light)
+    assert not (result.at_fault or result.off_road or result.lost or result.ran_red_light or result.ignored_sign)
     assert result.progress_m > 25.0
     assert rows[:, 0].min() > -7.5 and np.abs(rows[:, 1]).max() < 3.5
 
@@ -51,7 +52,7 @@ def test_constant_velocity_mostly_fails_where_it_is_risky(family):
     failed = 0
     for seed in (1000, 1001, 1002):
         world = World(load_clip(family, seed))
-        while not (world.done or world.off_road or world.ran_red_light):
+        while not (world.done or world.off_road or world.ran_red_light or world.ignored_sign):
             world.step(constant_velocity(world))
         failed += not world.time_s >= world.clip.duration_s - 1e-9
         if failed == 2:

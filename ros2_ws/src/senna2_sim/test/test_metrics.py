@@ -5,7 +5,7 @@ import pytest
 
 from senna2_core.ttc import time_to_collision
 from senna2_sim.metrics import Result, closed_loop
-from senna2_sim.world.faults import at_fault, counts_for_ttc
+from senna2_sim.world.faults import at_fault, avoidable, counts_for_ttc
 from senna2_sim.world.road import FORWARD, line, road_along
 from senna2_sim.world.surface import Surface
 
@@ -120,3 +120,50 @@ def test_missing_and_repeated_clips_do_not_go_unnoticed(rows, reference, message
 def test_a_fault_needs_a_collision():
     with pytest.raises(ValueError, match="without a collision"):
         result("a", at_fault=True)
+
+
+def track(x: np.ndarray, y: np.ndarray | float, yaw: float = 0.0, size: tuple[float, float] = (4.5, 1.8)) -> np.ndarray:
+    x, y = np.broadcast_arrays(x, y)
+    return np.column_stack([x, y, np.full(len(x), yaw), np.full(len(x), size[0]), np.full(len(x), size[1])])
+
+
+TIME = 0.1 * np.arange(41)
+
+
+@pytest.mark.parametrize(
+    ("name", "ego", "other", "speed", "could"),
+    [
+        ("it drives into an ego that has long stood across its lane",
+         track(0 * TIME, 1.2), track(-4.4 - 8.0 * (4.0 - TIME), 0.0), 8.0, True),
+        ("the ego cuts in before its nose",
+         track(8.0 * TIME, 3.5 - 2.6 * np.clip(TIME - 3.5, 0, 1) / 0.5), track(8.0 * TIME - 1.0, 0.0), 8.0, False),
+        ("the ego crosses its way slowly",
+         track(0.0, 4.0 * (TIME - 4.0) - 2.6, np.pi / 2) + 0 * TIME[:, None], track(-2.0 - 12.0 * (4.0 - TIME), 0.0), 12.0, False),
+        ("the ego runs into it from behind",
+         track(12.0 * TIME - 16.0 * 1.0 - 4.4, 0.0), track(8.0 * TIME, 0.0), 8.0, False),
+        ("it stands", track(5.0 * TIME - 24.4, 0.0), track(0 * TIME, 0.0), 0.0, False),
+    ],
+)  # fmt: skip
+def test_who_could_have_avoided_a_collision(name, ego, other, speed, could):
+    assert avoidable(ego, other, np.full(len(other), speed)) is could, name
+
+
+def test_the_later_the_ego_comes_into_the_way_the_less_can_be_avoided():
+    other, speed = track(-4.4 - 8.0 * (4.0 - TIME), 0.0), np.full(41, 8.0)
+    answers = [avoidable(track(0 * TIME, np.where(t > TIME, 9.0, 1.2)), other, speed) for t in np.arange(0, 4, 0.2)]
+    assert answers[0] and not answers[-1]
+    assert np.all(np.diff(np.array(answers).astype(int)) <= 0)
+    assert 4.0 - 0.2 * sum(answers) == pytest.approx(1.0 + 8.0 / (2 * 4.0), abs=0.3)  # reaction and half the braking
+
+
+def test_whoever_could_have_avoided_it_is_to_blame_for_a_collision_with_the_side_of_an_ego_across_lanes():
+    box = other(-0.5, 1.7)
+    assert at_fault(EGO_BOX, 5.0, box, 5.0, False) and not at_fault(EGO_BOX, 5.0, box, 5.0, False, True)
+    assert at_fault(EGO_BOX, 5.0, other(4.2, 0.5), 3.0, True, True)  # the ego's front: the ego
+
+
+def test_surface_knows_the_lane_under_everybody():
+    surface = Surface(road_along(line(np.zeros(3), [(100.0, 0.0)]), forward=2, backward=1))
+    points = np.array([[50.0, -1.0], [50.0, -5.0], [50.0, 2.0], [50.0, -9.0]])
+    np.testing.assert_array_equal(surface.lanes_at(points), [0, 1, 100, -1])
+    assert surface.lanes_at(np.zeros((0, 2))).shape == (0,)

@@ -99,7 +99,7 @@ def flagger(seed: int, rng: np.random.Generator) -> Clip:
     cast.agents[-1] = replace(person, colour_rgb=ORANGE)
     phases: tuple[tuple[LightColour, float], ...] = (("green", 100.0),)
     if rng.random() < 0.75:
-        phases = (("red", float(rng.uniform(9.0, 15.0))), *phases)
+        phases = (("red", float(rng.uniform(11.0, 17.0))), *phases)
     paddle = TrafficLight(
         id=0, position=np.append(stand - 0.45 * right + 0.3 * back, PADDLE_M), yaw_rad=float(yaw + np.pi), lane=FORWARD,
         stop_station_m=place - 3.0, phases=phases, look="paddle",
