@@ -137,8 +137,12 @@ def description(clip: Clip) -> str:
         f"start at {3.6 * clip.start_speed_mps:.0f} km/h",
         f"road: {len(clip.road.lanes)} lanes, {len(clip.road.lights)} lights, {len(clip.road.crossings)} crossings",
     ]
+    rows += [f"sign {s.kind}{f' {3.6 * s.limit_mps:.0f} km/h' if s.limit_mps else ''}" for s in clip.road.signs]
     for m in clip.manoeuvres:
-        rows.append(f"{words(m.action)}, {m.start_m - clip.start_station_m:.0f} m after the start")
+        said = ", then ".join(f'"{text}"' for _, text in m.words) or ("as usual" if m.announced else "nothing")
+        rows.append(
+            f"{words(m.action)}, {m.start_m - clip.start_station_m:.0f} m after the start; navigation says {said}"
+        )
     for a in clip.agents:
         params = ", ".join(f"{k} {v:.4g}" for k, v in sorted(a.params.items()))
         rows.append(

@@ -138,7 +138,7 @@ TIME = 0.1 * np.arange(41)
         ("the ego cuts in before its nose",
          track(8.0 * TIME, 3.5 - 2.6 * np.clip(TIME - 3.5, 0, 1) / 0.5), track(8.0 * TIME - 1.0, 0.0), 8.0, False),
         ("the ego crosses its way slowly",
-         track(0.0, 4.0 * (TIME - 4.0) - 2.6, np.pi / 2) + 0 * TIME[:, None], track(-2.0 - 12.0 * (4.0 - TIME), 0.0), 12.0, False),
+         track(0 * TIME, 4.0 * (TIME - 4.0) - 2.6, np.pi / 2), track(12.0 * (TIME - 4.0) - 2.0, 0.0), 12.0, False),
         ("the ego runs into it from behind",
          track(12.0 * TIME - 16.0 * 1.0 - 4.4, 0.0), track(8.0 * TIME, 0.0), 8.0, False),
         ("it stands", track(5.0 * TIME - 24.4, 0.0), track(0 * TIME, 0.0), 0.0, False),

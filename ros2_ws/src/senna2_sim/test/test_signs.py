@@ -12,9 +12,11 @@ from senna2_sim.appearance.signs import COLOURS, draw_paddle_face, draw_sign, pi
 from senna2_sim.appearance.sketch import Sketch
 from senna2_sim.drivers import constant_velocity
 from senna2_sim.gaussians import Gaussians, sh_from_rgb
+from senna2_sim.rig import load_rig
 from senna2_sim.scenarios import load_clip
 from senna2_sim.scenarios.cues import cue_of
 from senna2_sim.scenarios.digest import clip_hash
+from senna2_sim.scene import build_scene
 from senna2_sim.world.signs import breaks_limit, obeys_stop
 from senna2_sim.world.types import Clip, Sign, TrafficLight
 from senna2_sim.world.world import FRONT_M, NAVIGATION_M, TOLD_ROUTE_M, World
@@ -209,6 +211,24 @@ def test_a_bus_that_has_come_to_stay_is_passed():
     while world.time_s < 12.0:
         assert set(world.traffic.indicating[:1]) == {-1} and world.ego.speed_mps > speed - 0.5
         world.step(world.expert_plan)
+
+
+def test_indicators_shine_on_the_side_that_is_meant():
+    clip = bus(indicates=1.0)
+    clip = dataclasses.replace(clip, agents=clip.agents[:1], daylight="overcast")
+    scene, world = build_scene(clip), World(clip)
+    x, y, yaw = world.agent_poses[0]
+    behind = np.array([x - 22.0 * np.cos(yaw), y - 22.0 * np.sin(yaw), yaw])
+    rig = load_rig("small")
+    dark, left, right = (
+        scene.render(rig, behind, world.agent_poses, agent_indicator=np.array([k]))["front"].astype(int)
+        for k in (0, 1, -1)
+    )
+    columns = [np.flatnonzero((np.abs(lit - dark) > 40).any(axis=(0, 2))) for lit in (left, right)]
+    middle = (min(map(min, columns)) + max(map(max, columns))) / 2
+    assert columns[0].max() < middle < columns[1].min()
+    lit = (left - dark)[(np.abs(left - dark) > 40).any(axis=-1)].mean(axis=0)
+    assert lit[0] > 20 and lit[0] > lit[2] + 30  # amber
 
 
 @pytest.mark.parametrize(

@@ -171,4 +171,4 @@ def _close(cast: Cast, lane: np.ndarray, first_m: float, outwards: float) -> Non
         x, y, yaw = line.at(np.array(first_m + CONE_STEP_M * k))
         offset = -outwards * inwards
         cast.obstacle(np.array([x - offset * np.sin(yaw), y + offset * np.cos(yaw), yaw]))
-    cast.park(lane, first_m + 34.0, (Category.TRUCK,))
+    cast.park(beside(lane, 0.35 * outwards), first_m + 34.0, (Category.TRUCK,))
