@@ -316,14 +316,14 @@ def _sky_row(sky, turn, u0, du, v, cells, weights):
 @_parallel
 def blend(
     workers, order, starts, keys, used, splats, depths, tile_camera, frames, lenses, turns, sky,
-    rgb, depth, alpha, rests,
+    rgb, depth, alpha,
 ):  # fmt: skip
     """Sort and blend each tile, composite the sky, and write pixels.
 
     order (tiles,): tiles by falling count, dealt round-robin to the workers; keys (total,): a tile's list comes
     unsorted and leaves sorted as far as used (tiles,) int64 says, nothing was blended from its rest; turns (C, 9): map
-    from camera rotation; sky (size, size, 3) octahedral, size 0 for none; rgb (P, 3), depth (P,), alpha (P,), rests
-    (P,) = 1 - alpha to full precision, with P pixels of all cameras.
+    from camera rotation; sky (size, size, 3) octahedral, size 0 for none; rgb (P, 3), depth (P,), alpha (P,), with P
+    pixels of all cameras.
     """
     flat_sky = sky.reshape(-1, 3)
     longest = 0
@@ -370,7 +370,7 @@ def blend(
                     i = (y - y_first) * TILE + k
                     p = first_pixel + y * width + x_first + k
                     rest = abs(tile[i])
-                    alpha[p], rests[p] = ONE - rest, rest
+                    alpha[p] = ONE - rest
                     depth[p] = tile[i + 4 * PLANE] / max(ONE - rest, F(1e-10))
                     for channel in range(3):
                         rgb[p, channel] = tile[i + (channel + 1) * PLANE]
