@@ -19,8 +19,12 @@ def choose(device: str) -> str:
 
     Args:
         device: "cpu"; "cuda" or "auto": gsplat where it works, else the CPU.
+    Raises:
+        ValueError: another device.
     """
     global _chosen
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f'device: got "{device}", wanted auto, cpu or cuda')
     missing = "as told" if device == "cpu" else why_not_gsplat()
     _chosen = "cpu" if missing else "gsplat"
     return f"renders on the CPU: {missing}" if missing else "renders with gsplat on the GPU"
