@@ -37,6 +37,7 @@ from senna2_sim.rasterize_cpu import (
     ZERO,
     F,
     U,
+    _live_rows,
     _parallel,
     _serial,
 )  # fmt: skip
@@ -108,12 +109,12 @@ def index_splats(pairs, written, boxes, owners, tile_camera, slots, rows):
 
 
 @_serial
-def _rows(splat, y_first, y_stop):
-    """First and last + 1 of a tile's rows that a splat reaches, relative to the tile; both 0: none."""
+def _rows(splat, y_first, top, bottom):
+    """Which of a tile's rows top..bottom a splat reaches: first, last + 1; equal when there are none."""
     y, half_y = splat[1], splat[9]
-    start = max(y_first, int(math.ceil(y - half_y - HALF)))
-    stop = min(y_stop, int(math.floor(y + half_y - HALF)) + 1)
-    return (start - y_first, stop - y_first) if stop > start else (0, 0)
+    start = max(top, int(math.ceil(y - half_y - HALF)) - y_first)
+    stop = min(bottom, int(math.floor(y + half_y - HALF)) + 1 - y_first)
+    return start, max(start, stop)
 
 
 @_serial
@@ -174,6 +175,15 @@ def _sum_splat(tile, splat, depth, x_first, start, stop, weights, out):
     out[6], out[7], out[8], out[9] = s6, s7, s8, s9
 
 
+@_serial
+def _any_weight(weights, first):
+    """Whether any of TILE weights is not 0."""
+    count = 0
+    for k in range(TILE):
+        count += weights[U(first) + U(k)] != ZERO
+    return count > 0
+
+
 @_parallel
 def sum_tiles(
     workers, order, starts, keys, used, splats, depths, boxes, rows, tile_camera, frames,
@@ -185,7 +195,7 @@ def sum_tiles(
     """
     for worker in prange(workers):
         tile = np.empty(PLANES * PLANE, np.float32)
-        weights = np.empty(64 * PLANE, np.float32)
+        spans, weights = np.empty((64, 3), np.int64), np.empty(64 * PLANE, np.float32)
         for i in range(PLANE):
             tile[i + 7 * PLANE] = i % TILE
         for k in range(worker, len(order), workers):
@@ -200,19 +210,20 @@ def sum_tiles(
             tile[PLANE : 7 * PLANE] = ZERO
             for i in range(PLANE):
                 tile[i + 8 * PLANE] = F(y_first + i // TILE) + HALF
-            last = starts[t] + used[t]
-            needed = 0
-            for position in range(starts[t], last):
-                start, stop = _rows(splats[keys[position] & 0xFFFFFFFF], y_first, y_stop)
-                needed += (stop - start) * TILE
-            if needed > len(weights):
-                weights = np.empty(2 * needed, np.float32)
-            end = 0
-            for position in range(starts[t], last):
-                splat = splats[keys[position] & 0xFFFFFFFF]
-                start, stop = _rows(splat, y_first, y_stop)
+            count = used[t]
+            if count > len(spans):
+                spans, weights = np.empty((2 * count, 3), np.int64), np.empty(2 * count * PLANE, np.float32)
+            end, top, bottom = 0, 0, y_stop - y_first
+            for j in range(count):
+                splat = splats[keys[starts[t] + j] & 0xFFFFFFFF]
+                start, stop = _rows(splat, y_first, top, bottom)
                 _weigh_splat(tile, splat, x_first, start, stop, weights[end:])
+                while start < stop and not _any_weight(weights, end + (stop - start - 1) * TILE):
+                    stop -= 1
+                spans[j, 0], spans[j, 1], spans[j, 2] = start, stop, end
                 end += (stop - start) * TILE
+                if j % 8 == 7:
+                    top, bottom = _live_rows(tile, top, bottom)
             for i in range(PLANE):
                 tile[i] = abs(tile[i])
             for y in range(y_first, y_stop):
@@ -224,15 +235,16 @@ def sum_tiles(
                         tile[i + (2 + channel) * PLANE] = d_rgb[p, channel]
                     tile[i + 5 * PLANE] = d_depth[p] / max(alpha[p], F(1e-10))
                     tile[i + 6 * PLANE] = depth[p]
-            for position in range(starts[t + 1] - 1, starts[t] - 1, -1):
-                slot = keys[position] & 0xFFFFFFFF
+            for j in range(starts[t + 1] - starts[t] - 1, -1, -1):
+                slot = keys[starts[t] + j] & 0xFFFFFFFF
                 step = t - boxes[slot, 0]
                 out = sums[rows[slot] + step // boxes[slot, 3] * boxes[slot, 1] + step % boxes[slot, 3]]
-                if position >= last:
+                if j >= count or spans[j, 0] == spans[j, 1]:
                     out[:] = ZERO
                     continue
-                start, stop = _rows(splats[slot], y_first, y_stop)
-                end -= (stop - start) * TILE
+                start, stop, end = spans[j, 0], spans[j, 1], spans[j, 2]
+                while not _any_weight(weights, end):
+                    start, end = start + 1, end + TILE
                 _sum_splat(tile, splats[slot], depths[slot], x_first, start, stop, weights[end:], out)
 
 
