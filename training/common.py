@@ -3,11 +3,7 @@
 import math
 import os
 import random
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -15,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from senna2_core.checkpoints import load_checkpoint, save_checkpoint
+from senna2_core.interrupts import interruptible as interruptible
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -35,23 +32,6 @@ def cosine(step: int, steps: int, warmup: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
-
-
-@contextmanager
-def interruptible() -> Iterator[list[bool]]:
-    """Ctrl-C ends the loop after the step under way: `with interruptible() as stop: ... if stop: break`."""
-    stop: list[bool] = []
-
-    def request(number: int, frame: FrameType | None) -> None:
-        if stop:  # the second time at once
-            raise KeyboardInterrupt
-        stop.append(True)
-
-    previous = signal.signal(signal.SIGINT, request)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def save_progress(

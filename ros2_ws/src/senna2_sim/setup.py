@@ -14,5 +14,6 @@ setup(
         ("share/ament_index/resource_index/packages", ["resource/senna2_sim"]),
         ("share/senna2_sim", ["package.xml"]),
     ],
+    extras_require={"gsplat": ["gsplat==1.5.3"]},  # rendering on CUDA; compiles at its first use, with nvcc
     entry_points={"console_scripts": ["sim_node = senna2_sim.node:main"]},
 )

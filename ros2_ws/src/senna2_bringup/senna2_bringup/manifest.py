@@ -67,7 +67,7 @@ def simulation(
     record: bool = True,
 ) -> tuple[Process, ...]:
     """The graph of one simulated drive: simulator, recorder and, for driver senna2, the learned stack."""
-    sim_parameters: dict[str, Any] = {"clip": clip, "seed": seed, "driver": driver, "mode": mode}
+    sim_parameters: dict[str, Any] = {"clip": clip, "seed": seed, "driver": driver, "mode": mode, "device": device}
     sim_parameters["exit_at_end"] = True
     if duration_s is not None:
         sim_parameters["max_duration_s"] = float(duration_s)

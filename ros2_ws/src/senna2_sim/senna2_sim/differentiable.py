@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from senna2_sim import rasterize_cpu_backward as cpu
-from senna2_sim.gaussians import SH_SIZES
+from senna2_sim.gaussians import check_arrays, shapes
 from senna2_sim.rasterize_cpu import BLOCK
-from senna2_sim.render import PackedGaussians, trace
+from senna2_sim.render import CpuGaussians, trace
 
 
 def rasterize(
@@ -49,22 +49,13 @@ def rasterize(
         ValueError: shapes that do not fit, values not finite, tensors not on the CPU.
     """
     n, cameras = len(means), len(viewmats)
-    for name, tensor, shape in (
-        ("means", means, (n, 3)),
-        ("quaternions", quaternions, (n, 4)),
-        ("scales", scales, (n, 3)),
-        ("opacities", opacities, (n,)),
-        ("sh", sh, (n, sh.shape[1] if sh.ndim == 3 and sh.shape[1] in SH_SIZES else f"K of {SH_SIZES}", 3)),
-        ("viewmats", viewmats, (cameras, 4, 4)),
-        ("intrinsics", intrinsics, (cameras, 3, 3)),
-        ("screen", means if screen is None else screen, (n, 3 if screen is None else 2)),
-    ):
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"rasterize: {name} has shape {tuple(tensor.shape)}, wanted {shape}")
+    wanted = shapes(n) | {"viewmats": (cameras, 4, 4), "intrinsics": (cameras, 3, 3), "screen": (n, 2)}
+    tensors = [means, quaternions, scales, opacities, sh, viewmats, intrinsics, *([] if screen is None else [screen])]
+    named = dict(zip(wanted, tensors))  # noqa: B905 (screen may be left out)
+    for name, tensor in named.items():
         if tensor.device.type != "cpu":
             raise ValueError(f"rasterize: {name} is on {tensor.device}, wanted cpu; on a GPU use gsplat.rasterization")
-        if not torch.isfinite(tensor.detach().sum()):
-            raise ValueError(f"rasterize: {name} has values that are not finite (or overflow when added up)")
+    check_arrays("rasterize", {name: (tensor.detach().numpy(), wanted[name]) for name, tensor in named.items()})
     if width < 1 or height < 1:
         raise ValueError(f"rasterize: picture of {width}x{height}, wanted at least 1x1")
     gaussians = (means, quaternions, scales, opacities, sh)
@@ -84,12 +75,13 @@ class _Rasterize(torch.autograd.Function):
         geometry, bounds = np.empty((n, 12), np.float32), np.empty((len(blocks), 5), np.float32)
         threads = numba.get_num_threads()
         cpu.prepare(threads, means, quaternions, scales, opacities, blocks, geometry, bounds)
-        packed = PackedGaussians(geometry, sh.reshape(n, sh.shape[1] * 3), blocks, bounds, 1)
-        sizes = [(width, height)] * cameras
-        rgb, depth, alpha, traces = trace(packed, viewmats.numpy(), intrinsics.numpy(), sizes)
+        packed = CpuGaussians(geometry, sh.reshape(n, sh.shape[1] * 3), blocks, bounds, 1)
+        views, lenses = (x.numpy().astype(np.float64) for x in (viewmats, intrinsics))
+        poses, shown, sizes = np.eye(4)[None], np.ones(1, bool), [(width, height)] * cameras
+        rgb, depth, alpha, traces = trace(packed, views, lenses, poses, shown, sizes)
         ctx.traces, ctx.screen = traces, screen
         pictures = [torch.from_numpy(x).reshape(cameras, height, width, *x.shape[1:]) for x in (rgb, depth, alpha)]
-        ctx.save_for_backward(*gaussians, *pictures)
+        ctx.save_for_backward(*gaussians, *pictures[1:])
         return pictures[0], pictures[1], pictures[2]
 
     @staticmethod
@@ -104,7 +96,7 @@ class _Rasterize(torch.autograd.Function):
         pixels = [_array(x).reshape(-1, *x.shape[3:]) for x in (*pictures, d_rgb, d_depth, d_alpha)]
         sums = np.empty((len(t.keys), cpu.SUMS), np.float32)
         lists: list[Any] = [t.order, t.starts, t.keys, t.used, t.splats, t.depths, t.boxes, rows, t.tile_camera]
-        cpu.sum_tiles(*[threads, *lists, t.frames, t.rests, *pixels, sums])
+        cpu.sum_tiles(*[threads, *lists, t.frames, *pixels, sums])
         results = [np.empty(x.shape, np.float32) for x in (means, quaternions, scales, opacities)]
         results.append(np.empty((n, size), np.float32))
         screen = np.empty((n, 2), np.float32)

@@ -1,12 +1,14 @@
 """Gaussian clouds as plain arrays. Lengths in metres; the frame is that of whoever holds the cloud."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 SH_C0 = 0.28209479177387814  # spherical harmonic of degree 0
 SH_SIZES = (1, 4, 9, 16)  # coefficients for degree 0..3
+NAMES = ("means", "quaternions", "scales", "opacities", "sh")
+Shape = tuple[int | tuple[int, ...], ...]  # a tuple stands for any of its sizes
 
 
 @dataclass(frozen=True)
@@ -30,18 +32,10 @@ class Gaussians:
     sh: np.ndarray
 
     def __post_init__(self) -> None:
-        for name in ("means", "quaternions", "scales", "opacities", "sh"):
-            array = np.ascontiguousarray(getattr(self, name), dtype=np.float32)
-            if not np.isfinite(array).all():
-                raise ValueError(f"Gaussians.{name}: {np.sum(~np.isfinite(array))} values are not finite")
-            object.__setattr__(self, name, array)
+        for name in NAMES:
+            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=np.float32))
         n = len(self.means)
-        wanted = {"means": (n, 3), "quaternions": (n, 4), "scales": (n, 3), "opacities": (n,)}
-        for name, shape in wanted.items():
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"Gaussians.{name}: shape {getattr(self, name).shape}, wanted {shape}")
-        if self.sh.ndim != 3 or self.sh.shape[0] != n or self.sh.shape[1] not in SH_SIZES or self.sh.shape[2] != 3:
-            raise ValueError(f"Gaussians.sh: shape {self.sh.shape}, wanted ({n}, K, 3) with K of {SH_SIZES}")
+        check_arrays("Gaussians", {name: (getattr(self, name), shape) for name, shape in shapes(n).items()})
         if n and (self.scales.min() < 0 or self.opacities.min() < 0 or self.opacities.max() > 1):
             raise ValueError("Gaussians: scales must be >= 0 (not logarithms), opacities in 0..1 (not logits)")
         if n and (np.square(self.quaternions).sum(axis=1) < 1e-12).any():
@@ -66,6 +60,24 @@ class Gaussians:
         return Gaussians(
             self.means[index], self.quaternions[index], self.scales[index], self.opacities[index], self.sh[index]
         )
+
+
+def shapes(n: int) -> dict[str, Shape]:
+    """What the arrays of n Gaussians have to look like, by name."""
+    return dict(zip(NAMES, ((n, 3), (n, 4), (n, 3), (n,), (n, SH_SIZES, 3)), strict=True))
+
+
+def check_arrays(subject: str, wanted: Mapping[str, tuple[np.ndarray, Shape]]) -> None:
+    """Raise ValueError, naming subject and array, unless each array has its shape and nothing but finite values."""
+    for name, (array, shape) in wanted.items():
+        fits = (size in want if isinstance(want, tuple) else size == want for size, want in zip(array.shape, shape))  # noqa: B905
+        if array.ndim != len(shape) or not all(fits):
+            text = ", ".join("|".join(map(str, x)) if isinstance(x, tuple) else str(x) for x in shape)
+            raise ValueError(f"{subject}: {name} has shape {array.shape}, wanted ({text}{',' * (len(shape) == 1)})")
+        with np.errstate(all="ignore"):
+            suspicious = not np.isfinite(array.sum())  # also where finite values overflow
+        if suspicious and (bad := np.sum(~np.isfinite(array))):
+            raise ValueError(f"{subject}: {name} has {bad} values that are not finite")
 
 
 def rotations_from_quaternions(quaternions: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from senna2_msgs.srv import LoadClip, Reset
 
 from senna2_core.messages import fill_trajectory, read_trajectory, stamp_ns
 from senna2_core.ros_node import Finished, Health, NodeError, load_config, output_qos, run_node
+from senna2_sim import backends
 from senna2_sim.config import SimNodeConfig
 from senna2_sim.drivers import DRIVERS
 from senna2_sim.rig import load_rig
@@ -32,6 +33,7 @@ class SimNode(Node):
         super().__init__("sim")
         self._config = load_config(self, SimNodeConfig)
         self.health = Health(self)
+        self.get_logger().info(backends.choose(self._config.device))
         self._rig = load_rig(self._config.rig)
         self._send = SensorPublishers(self, self._rig)
         self._load(load_clip(self._config.clip, self._config.seed), 1_000_000_000)

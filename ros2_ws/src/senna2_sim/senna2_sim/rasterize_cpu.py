@@ -217,7 +217,10 @@ def scatter(n_pairs, depth_bits, boxes, sizes, cursors, keys):
 
 
 @_serial
-def _insertion_sort(keys, first, last):
+def _sort_bucket(keys, first, last):
+    if last - first > 48:
+        keys[first:last].sort()
+        return
     for i in range(first + 1, last):
         key, j = keys[i], i - 1
         while j >= first and keys[j] > key:
@@ -251,11 +254,12 @@ def _fill_buckets(keys, scratch, ends):
 
 
 @_serial
-def _blend_splat(tile, splat, depth, x_first, y_first, y_stop):
-    """Blend one splat into a tile's buffer; each row is one SIMD operation. A finished pixel has T negated."""
+def _blend_splat(tile, splat, depth, x_first, y_first, top, bottom):
+    """Blend one splat into rows top..bottom of a tile's buffer; each is one SIMD operation. A finished pixel has T
+    negated."""
     y, half_y = splat[1], splat[9]
-    start = max(y_first, int(math.ceil(y - half_y - HALF)))
-    stop = min(y_stop, int(math.floor(y + half_y - HALF)) + 1)
+    start = max(top, int(math.ceil(y - half_y - HALF)))
+    stop = min(bottom, int(math.floor(y + half_y - HALF)) + 1)
     a, b, c = F(-0.5) * splat[2], -splat[3], F(-0.5) * splat[4]
     opacity, red, green, blue = splat[5], splat[6], splat[7], splat[8]
     offset = F(x_first) + HALF - splat[0]
@@ -285,11 +289,22 @@ def _blend_splat(tile, splat, depth, x_first, y_first, y_stop):
 
 
 @_serial
-def _any_live(tile):
-    live = 0
-    for i in range(PLANE):
-        live += tile[i] > ZERO
-    return live > 0
+def _live_rows(tile, first, last):
+    """Rows first..last of a tile's buffer without those at either end that have only finished pixels."""
+    while first < last and not _any_positive(tile, first * TILE):
+        first += 1
+    while first < last and not _any_positive(tile, (last - 1) * TILE):
+        last -= 1
+    return first, last
+
+
+@_serial
+def _any_positive(values, first):
+    """Whether any of TILE values is above 0."""
+    count = 0
+    for k in range(TILE):
+        count += values[U(first) + U(k)] > ZERO
+    return count > 0
 
 
 @_serial
@@ -316,14 +331,14 @@ def _sky_row(sky, turn, u0, du, v, cells, weights):
 @_parallel
 def blend(
     workers, order, starts, keys, used, splats, depths, tile_camera, frames, lenses, turns, sky,
-    rgb, depth, alpha, rests,
+    rgb, depth, alpha,
 ):  # fmt: skip
     """Sort and blend each tile, composite the sky, and write pixels.
 
     order (tiles,): tiles by falling count, dealt round-robin to the workers; keys (total,): a tile's list comes
     unsorted and leaves sorted as far as used (tiles,) int64 says, nothing was blended from its rest; turns (C, 9): map
-    from camera rotation; sky (size, size, 3) octahedral, size 0 for none; rgb (P, 3), depth (P,), alpha (P,), rests
-    (P,) = 1 - alpha to full precision, with P pixels of all cameras.
+    from camera rotation; sky (size, size, 3) octahedral, size 0 for none; rgb (P, 3), depth (P,), alpha (P,), with P
+    pixels of all cameras.
     """
     flat_sky = sky.reshape(-1, 3)
     longest = 0
@@ -346,19 +361,19 @@ def blend(
             used[t] = 0
             if starts[t + 1] > starts[t]:
                 buckets = _fill_buckets(keys[starts[t] : starts[t + 1]], scratch, ends)
-                first = 0
+                first, top, bottom = 0, 0, y_stop - y_first
                 for b in range(buckets):
                     last = ends[b]
-                    if last - first > 48:
-                        scratch[first:last].sort()
-                    else:
-                        _insertion_sort(scratch, first, last)
+                    _sort_bucket(scratch, first, last)
                     for i in range(first, last):
                         slot = scratch[i] & 0xFFFFFFFF
-                        _blend_splat(tile, splats[slot], depths[slot], x_first, y_first, y_stop)
-                    opened = last > first
+                        _blend_splat(
+                            tile, splats[slot], depths[slot], x_first, y_first, y_first + top, y_first + bottom
+                        )
+                    if last > first:
+                        top, bottom = _live_rows(tile, top, bottom)
                     first = used[t] = last
-                    if opened and not _any_live(tile):
+                    if top == bottom:
                         break
                 keys[starts[t] : starts[t + 1]] = scratch[: starts[t + 1] - starts[t]]
             fx, fy, cx, cy = lenses[c, 0], lenses[c, 1], lenses[c, 2], lenses[c, 3]
@@ -370,7 +385,7 @@ def blend(
                     i = (y - y_first) * TILE + k
                     p = first_pixel + y * width + x_first + k
                     rest = abs(tile[i])
-                    alpha[p], rests[p] = ONE - rest, rest
+                    alpha[p] = ONE - rest
                     depth[p] = tile[i + 4 * PLANE] / max(ONE - rest, F(1e-10))
                     for channel in range(3):
                         rgb[p, channel] = tile[i + (channel + 1) * PLANE]

@@ -1,10 +1,11 @@
 """The backward pass of `rasterize_cpu`: from gradients of pixels to gradients of Gaussians. Compiled by numba.
 
-Each tile is walked front to back a second time. With v_i = dL/drgb . rgb_i + dL/ddepth (z_i - depth) / alpha of splat i
-and w_i = alpha_i T_i its weight, dL/dalpha_i = T_i v_i - (what lies behind i) / (1 - alpha_i); what lies behind is the
-pixel's total less the sum so far, so no list of splats per pixel is kept (its rounding, about 1e-7, grows by
-1 / (1 - alpha_i)). Each (tile, splat) pair owns one row of sums; a Gaussian adds up its rows in a fixed order: no
-atomics, and results do not depend on the number of threads.
+Each tile is walked twice: front to back, which gives every splat's weights w_i = alpha_i T_i, then back to front. With
+v_i = dL/drgb . rgb_i + dL/ddepth (z_i - depth) / alpha of splat i, S_i the sum of w_j v_j over all that lies behind it
+and R_i the transmittance behind it, dL/dlog(alpha_i) = w_i (v_i - S_i / R_i). S and R are sums from the back, so that
+behind an opaque splat both are small and exact (the total less the sum so far would lose 1 / (1 - alpha_i) there).
+Each (tile, splat) pair owns one row of sums; a Gaussian adds up its rows in a fixed order: no atomics, and results do
+not depend on the number of threads.
 
 Derivatives are those of gsplat: none through the clamps (alpha 0.999, Jacobian, colour 0) where these are active, none
 through thresholds. C cameras, N Gaussians, S splat slots, E pairs (tile, splat), P pixels of all cameras.
@@ -36,12 +37,13 @@ from senna2_sim.rasterize_cpu import (
     ZERO,
     F,
     U,
+    _live_rows,
     _parallel,
     _serial,
 )  # fmt: skip
 
 SUMS = 10  # of one (tile, splat): dL/dpower times 1, dx, dy, dx^2, dx dy, dy^2; dL/d red, green, blue, depth
-PLANES = 9  # of a tile's buffer: transmittance, what lies behind, dL/d red, green, blue, dL/dz, depth, column, y px
+PLANES = 9  # of a tile's buffer: transmittance, S, dL/d red, green, blue, dL/dz, depth, column, y px
 
 
 @_parallel
@@ -107,17 +109,22 @@ def index_splats(pairs, written, boxes, owners, tile_camera, slots, rows):
 
 
 @_serial
-def _sum_splat(tile, splat, depth, y_first, y_stop, x_first, out):
-    """Replay one splat over a tile's buffer as `_blend_splat` blended it, and write its SUMS: one SIMD loop."""
-    x, y, half_y = splat[0], splat[1], splat[9]
-    start = max(y_first, int(math.ceil(y - half_y - HALF)))
-    stop = min(y_stop, int(math.floor(y + half_y - HALF)) + 1)
+def _rows(splat, y_first, top, bottom):
+    """Which of a tile's rows top..bottom a splat reaches: first, last + 1; equal when there are none."""
+    y, half_y = splat[1], splat[9]
+    start = max(top, int(math.ceil(y - half_y - HALF)) - y_first)
+    stop = min(bottom, int(math.floor(y + half_y - HALF)) + 1 - y_first)
+    return start, max(start, stop)
+
+
+@_serial
+def _weigh_splat(tile, splat, x_first, start, stop, weights):
+    """Blend one splat's rows as `_blend_splat` did; weights: its part of each pixel, negative if clamped."""
     a, b, c = F(-0.5) * splat[2], -splat[3], F(-0.5) * splat[4]
-    opacity, red, green, blue = splat[5], splat[6], splat[7], splat[8]
-    offset = F(x_first) + HALF - x
-    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = s9 = ZERO
-    first = U(max(start - y_first, 0) * TILE)
-    for k in range(max(stop - start, 0) * TILE):
+    opacity, y = splat[5], splat[1]
+    offset = F(x_first) + HALF - splat[0]
+    first = U(start * TILE)
+    for k in range((stop - start) * TILE):
         i = first + U(k)
         dx, dy = offset + tile[i + U(7 * PLANE)], tile[i + U(8 * PLANE)] - y
         power = max((a * dx + b * dy) * dx + c * dy * dy, X_MIN)
@@ -133,15 +140,26 @@ def _sum_splat(tile, splat, depth, y_first, y_stop, x_first, out):
         live = after > T_MIN
         weight = weight if live else ZERO
         tile[i] = after if live else -abs(before)
+        weights[U(k)] = weight if raw <= ALPHA_MAX else -weight
+
+
+@_serial
+def _sum_splat(tile, splat, depth, x_first, start, stop, weights, out):
+    """Take one splat off a tile's buffer, the last one first, and write its SUMS: one SIMD loop."""
+    red, green, blue, y = splat[6], splat[7], splat[8], splat[1]
+    offset = F(x_first) + HALF - splat[0]
+    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = s9 = ZERO
+    first = U(start * TILE)
+    for k in range((stop - start) * TILE):
+        i = first + U(k)
+        dx, dy = offset + tile[i + U(7 * PLANE)], tile[i + U(8 * PLANE)] - y
+        weight = abs(weights[U(k)])
+        behind, rest = tile[i + U(PLANE)], tile[i]
         g_red, g_green, g_blue = tile[i + U(2 * PLANE)], tile[i + U(3 * PLANE)], tile[i + U(4 * PLANE)]
         g_depth = tile[i + U(5 * PLANE)]
         value = g_red * red + g_green * green + g_blue * blue + g_depth * (depth - tile[i + U(6 * PLANE)])
-        share = weight * value
-        behind = tile[i + U(PLANE)] - share
-        tile[i + U(PLANE)] = behind
-        slope = share - behind * alpha / (ONE - alpha)
-        slope = slope if weight > ZERO else ZERO
-        slope = slope if raw <= ALPHA_MAX else ZERO
+        slope = max(weights[U(k)], ZERO) * (value - behind / rest)
+        tile[i], tile[i + U(PLANE)] = rest + weight, behind + weight * value
         slope_x, slope_y = slope * dx, slope * dy
         s0 += slope
         s1 += slope_x
@@ -157,18 +175,27 @@ def _sum_splat(tile, splat, depth, y_first, y_stop, x_first, out):
     out[6], out[7], out[8], out[9] = s6, s7, s8, s9
 
 
+@_serial
+def _any_weight(weights, first):
+    """Whether any of TILE weights is not 0."""
+    count = 0
+    for k in range(TILE):
+        count += weights[U(first) + U(k)] != ZERO
+    return count > 0
+
+
 @_parallel
 def sum_tiles(
     workers, order, starts, keys, used, splats, depths, boxes, rows, tile_camera, frames,
-    rests, rgb, depth, alpha, d_rgb, d_depth, d_alpha, sums,
+    depth, alpha, d_rgb, d_depth, d_alpha, sums,
 ):  # fmt: skip
     """Write every row of sums (E, SUMS) float32.
 
-    rests, depth, alpha, d_depth, d_alpha (P,), rgb, d_rgb (P, 3): pixels as `blend` wrote them without a sky, and dL/d
-    of each.
+    depth, alpha, d_depth, d_alpha (P,), d_rgb (P, 3): pixels as `blend` wrote them without a sky, and dL/d of each.
     """
     for worker in prange(workers):
         tile = np.empty(PLANES * PLANE, np.float32)
+        spans, weights = np.empty((64, 3), np.int64), np.empty(64 * PLANE, np.float32)
         for i in range(PLANE):
             tile[i + 7 * PLANE] = i % TILE
         for k in range(worker, len(order), workers):
@@ -179,29 +206,46 @@ def sum_tiles(
             width, height, tiles_x, first_tile = frames[c, 0], frames[c, 1], frames[c, 2], frames[c, 3]
             x_first, y_first = (t - first_tile) % tiles_x * TILE, (t - first_tile) // tiles_x * TILE
             x_stop, y_stop = min(x_first + TILE, width), min(y_first + TILE, height)
-            tile[: 7 * PLANE] = ZERO
+            tile[:PLANE] = ONE
+            tile[PLANE : 7 * PLANE] = ZERO
             for i in range(PLANE):
                 tile[i + 8 * PLANE] = F(y_first + i // TILE) + HALF
+            count = used[t]
+            if count > len(spans):
+                spans, weights = np.empty((2 * count, 3), np.int64), np.empty(2 * count * PLANE, np.float32)
+            end, top, bottom = 0, 0, y_stop - y_first
+            for j in range(count):
+                splat = splats[keys[starts[t] + j] & 0xFFFFFFFF]
+                start, stop = _rows(splat, y_first, top, bottom)
+                _weigh_splat(tile, splat, x_first, start, stop, weights[end:])
+                while start < stop and not _any_weight(weights, end + (stop - start - 1) * TILE):
+                    stop -= 1
+                spans[j, 0], spans[j, 1], spans[j, 2] = start, stop, end
+                end += (stop - start) * TILE
+                if j % 8 == 7:
+                    top, bottom = _live_rows(tile, top, bottom)
+            for i in range(PLANE):
+                tile[i] = abs(tile[i])
             for y in range(y_first, y_stop):
                 for x in range(x_first, x_stop):
                     p = frames[c, 4] + y * width + x
                     i = (y - y_first) * TILE + x - x_first
-                    g_depth = d_depth[p] / max(alpha[p], F(1e-10))
-                    tile[i] = ONE
-                    tile[i + PLANE] = -d_alpha[p] * rests[p]
+                    tile[i + PLANE] = -d_alpha[p] * tile[i]
                     for channel in range(3):
-                        tile[i + PLANE] += d_rgb[p, channel] * rgb[p, channel]
                         tile[i + (2 + channel) * PLANE] = d_rgb[p, channel]
-                    tile[i + 5 * PLANE] = g_depth
+                    tile[i + 5 * PLANE] = d_depth[p] / max(alpha[p], F(1e-10))
                     tile[i + 6 * PLANE] = depth[p]
-            for position in range(starts[t], starts[t + 1]):
-                slot = keys[position] & 0xFFFFFFFF
+            for j in range(starts[t + 1] - starts[t] - 1, -1, -1):
+                slot = keys[starts[t] + j] & 0xFFFFFFFF
                 step = t - boxes[slot, 0]
                 out = sums[rows[slot] + step // boxes[slot, 3] * boxes[slot, 1] + step % boxes[slot, 3]]
-                if position < starts[t] + used[t]:
-                    _sum_splat(tile, splats[slot], depths[slot], y_first, y_stop, x_first, out)
-                else:
+                if j >= count or spans[j, 0] == spans[j, 1]:
                     out[:] = ZERO
+                    continue
+                start, stop, end = spans[j, 0], spans[j, 1], spans[j, 2]
+                while not _any_weight(weights, end):
+                    start, end = start + 1, end + TILE
+                _sum_splat(tile, splats[slot], depths[slot], x_first, start, stop, weights[end:], out)
 
 
 @_serial

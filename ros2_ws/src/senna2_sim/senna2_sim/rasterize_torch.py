@@ -19,6 +19,7 @@ def rasterize(
     intrinsics: Tensor,
     width: int,
     height: int,
+    near_m: float = 0.01,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Render one camera. Shapes as in `Gaussians`; viewmat (4, 4) camera from world, intrinsics (3, 3).
 
@@ -27,7 +28,7 @@ def rasterize(
     """
     camera = means @ viewmat[:3, :3].T + viewmat[:3, 3]
     order = torch.argsort(camera[:, 2], stable=True)
-    order = order[camera[order, 2] > 0.01]
+    order = order[camera[order, 2] > near_m]
     camera, z = camera[order], camera[order, 2]
     rotation = viewmat[:3, :3] @ _rotations(quaternions[order])
     half = rotation * scales[order, None, :]
@@ -45,7 +46,7 @@ def rasterize(
 
     eye = -viewmat[:3, :3].T @ viewmat[:3, 3]
     directions = torch.nn.functional.normalize(means[order] - eye, dim=-1)
-    colour = (torch.einsum("nk,nkc->nc", _basis(directions, sh.shape[1]), sh[order]) + 0.5).clamp_min(0)
+    colour = (torch.einsum("nk,nkc->nc", basis(directions, sh.shape[1]), sh[order]) + 0.5).clamp_min(0)
 
     ys, xs = torch.meshgrid(
         torch.arange(height, dtype=means.dtype) + 0.5, torch.arange(width, dtype=means.dtype) + 0.5, indexing="ij"
@@ -80,7 +81,7 @@ def _rotations(quaternions: Tensor) -> Tensor:
     return torch.eye(3, dtype=q.dtype) + 2 * w * cross + 2 * cross @ cross
 
 
-def _basis(directions: Tensor, size: int) -> Tensor:
+def basis(directions: Tensor, size: int) -> Tensor:
     """Real spherical harmonics with the Condon-Shortley signs of the 3DGS format, (N, size)."""
     x, y, z = directions.T
     one = torch.ones_like(x)

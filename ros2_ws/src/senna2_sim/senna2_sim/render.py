@@ -1,21 +1,27 @@
 """One call renders many cameras: Gaussians in rigidly moving groups, over a sky. Semantics of gsplat's rasterization().
 
+Backends: "cpu" (numba, `rasterize_cpu`) and "gsplat" (CUDA, `rasterize_gsplat`); `pack` decides, `backends` chooses.
 Frames: map and group frames z up; cameras OpenCV (x right, y down, z forward); viewmats are camera-from-map.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import numba
 import numpy as np
 
+from senna2_sim import backends
 from senna2_sim import rasterize_cpu as cpu
-from senna2_sim.gaussians import Gaussians, concatenate
+from senna2_sim.gaussians import Gaussians, check_arrays, concatenate
+
+if TYPE_CHECKING:
+    from senna2_sim.rasterize_gsplat import GpuGaussians
 
 
 @dataclass(frozen=True)
-class PackedGaussians:
-    """Gaussians prepared for the rasterizer by `pack`: ordered by (group, size, Morton code), cut into blocks.
+class CpuGaussians:
+    """Gaussians prepared for the rasterizer of the CPU: ordered by (group, size, Morton code), cut into blocks.
 
     geometry (N, 12) float32: mean, covariance xx xy xz yy yz zz, opacity, extent in sigmas, largest scale;
     sh (N, K * 3) float32; blocks (B, 3) int32: first, end, group; bounds (B, 5) float32: centre, radius of the means,
@@ -27,6 +33,9 @@ class PackedGaussians:
     blocks: np.ndarray
     bounds: np.ndarray
     groups: int
+
+
+PackedGaussians: TypeAlias = "CpuGaussians | GpuGaussians"  # what `pack` returns and `render` takes
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ class Traces:
 
     frames (C, 5), lenses (C, 10), views (C, G, 12), centres (C, G, 3), tile_camera (tiles,), order (tiles,),
     starts (tiles + 1,), keys (total,), used (tiles,); per splat slot: splats (S, 10), depths, boxes (S, 4), owners;
-    written (units,): unit u filled that many slots from `pairs * u // units * BLOCK` on; rests (P,): 1 - alpha, exact.
+    written (units,): unit u filled that many slots from `pairs * u // units * BLOCK` on.
     """
 
     pairs: int
@@ -62,11 +71,18 @@ class Traces:
     boxes: np.ndarray
     owners: np.ndarray
     written: np.ndarray
-    rests: np.ndarray
 
 
-def pack(groups: Sequence[Gaussians]) -> PackedGaussians:
-    """Prepare groups of Gaussians (each in its own frame) once for many `render` calls."""
+def pack(groups: Sequence[Gaussians], backend: backends.Backend | None = None) -> PackedGaussians:
+    """Prepare groups of Gaussians (each in its own frame) once for many `render` calls.
+
+    Args:
+        backend: "cpu" or "gsplat"; None: what this process chose with `backends.choose`, the CPU if it did not.
+    """
+    if (backend or backends.chosen()) == "gsplat":
+        from senna2_sim import rasterize_gsplat  # needs torch, which the CPU does not
+
+        return rasterize_gsplat.upload(groups)
     parts, blocks = [], []
     first = 0
     for index, cloud in enumerate(groups):
@@ -90,7 +106,7 @@ def pack(groups: Sequence[Gaussians]) -> PackedGaussians:
         row[3] = np.linalg.norm(means - row[:3], axis=1).max() * 1.0001
         row[4] = largest[start:stop].max()
     sh = np.ascontiguousarray(cloud.sh.reshape(len(cloud), cloud.sh.shape[1] * 3))
-    return PackedGaussians(geometry, sh, np.array(blocks, np.int32).reshape(-1, 3), bounds, len(groups))
+    return CpuGaussians(geometry, sh, np.array(blocks, np.int32).reshape(-1, 3), bounds, len(groups))
 
 
 def render(
@@ -124,9 +140,12 @@ def render(
     Raises:
         ValueError: shapes that do not fit.
     """
-    rgb, depth, alpha, traces = trace(
-        packed, viewmats, intrinsics, sizes, group_poses, enabled, sky, near_m=near_m, margin=margin
-    )
+    given = _checked(packed.groups, viewmats, intrinsics, sizes, group_poses, enabled)
+    if not isinstance(packed, CpuGaussians):
+        from senna2_sim import rasterize_gsplat
+
+        return rasterize_gsplat.render(packed, *given, sizes, sky, near_m=near_m, margin=margin)
+    rgb, depth, alpha, traces = trace(packed, *given, sizes, sky, near_m=near_m, margin=margin)
     result = []
     for width, height, _, _, first in traces.frames:
         part = slice(first, first + width * height)
@@ -135,34 +154,45 @@ def render(
     return result
 
 
-def trace(
-    packed: PackedGaussians,
+def _checked(
+    groups: int,
     viewmats: np.ndarray,
     intrinsics: np.ndarray,
     sizes: Sequence[tuple[int, int]],
-    group_poses: np.ndarray | None = None,
-    enabled: np.ndarray | None = None,
+    group_poses: np.ndarray | None,
+    enabled: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """viewmats, intrinsics, poses (float64) and enabled (bool) of a `render` call; ValueError if they do not fit."""
+    cameras = len(sizes)
+    poses = np.broadcast_to(np.eye(4), (groups, 4, 4)) if group_poses is None else np.asarray(group_poses, np.float64)
+    shown = np.ones(groups, bool) if enabled is None else np.asarray(enabled, bool)
+    views, lenses = np.asarray(viewmats, np.float64), np.asarray(intrinsics, np.float64)
+    shapes = {"viewmats": (views, (cameras, 4, 4)), "intrinsics": (lenses, (cameras, 3, 3))}
+    check_arrays("render", {**shapes, "group_poses": (poses, (groups, 4, 4)), "enabled": (shown, (groups,))})
+    for index, (width, height) in enumerate(sizes):
+        if width < 1 or height < 1:
+            raise ValueError(f"render: camera {index} has size {width}x{height}, wanted at least 1x1")
+    return views, lenses, poses, shown
+
+
+def trace(
+    packed: CpuGaussians,
+    viewmats: np.ndarray,
+    intrinsics: np.ndarray,
+    poses: np.ndarray,
+    shown: np.ndarray,
+    sizes: Sequence[tuple[int, int]],
     sky: np.ndarray | None = None,
     *,
     near_m: float = 0.01,
     margin: float = np.inf,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Traces]:
-    """`render` with the pixels P of all cameras in one row: rgb (P, 3), depth (P,), alpha (P,), and the traces."""
-    viewmats, intrinsics = np.asarray(viewmats, np.float64), np.asarray(intrinsics, np.float64)
-    cameras, groups = len(sizes), packed.groups
-    poses = np.broadcast_to(np.eye(4), (groups, 4, 4)) if group_poses is None else np.asarray(group_poses, np.float64)
-    shown = np.ones(groups, bool) if enabled is None else np.asarray(enabled, bool)
-    for name, array, shape in (
-        ("viewmats", viewmats, (cameras, 4, 4)),
-        ("intrinsics", intrinsics, (cameras, 3, 3)),
-        ("group_poses", poses, (groups, 4, 4)),
-        ("enabled", shown, (groups,)),
-    ):
-        if array.shape != shape:
-            raise ValueError(f"render: {name} has shape {array.shape}, wanted {shape}")
-        if not np.isfinite(array).all():
-            raise ValueError(f"render: {name} is not finite")
+    """`render` on the CPU, after its checks, with the pixels P of all cameras in one row.
 
+    Returns:
+        rgb (P, 3), depth (P,), alpha (P,), and the traces.
+    """
+    cameras, groups = len(sizes), packed.groups
     frames, tile_camera = _frames(sizes)
     pixels, tiles = int(frames[-1, 4] + frames[-1, 0] * frames[-1, 1]) if cameras else 0, len(tile_camera)
     lenses = _lenses(intrinsics, frames)
@@ -203,9 +233,9 @@ def trace(
     turns = np.ascontiguousarray(viewmats[:, :3, :3].transpose(0, 2, 1).reshape(cameras, 9), dtype=np.float32)
     light = np.zeros((0, 0, 3), np.float32) if sky is None else np.ascontiguousarray(sky, dtype=np.float32)
     rgb = np.empty((pixels, 3), np.float32)
-    depth, alpha, rests = (np.empty(pixels, np.float32) for _ in range(3))
+    depth, alpha = np.empty(pixels, np.float32), np.empty(pixels, np.float32)
     lists = (order, starts, keys, used, splats, depths, tile_camera)
-    cpu.blend(units, *lists, frames, lenses, turns, light, rgb, depth, alpha, rests)
+    cpu.blend(units, *lists, frames, lenses, turns, light, rgb, depth, alpha)
     traces = Traces(
         pairs=len(pairs),
         frames=frames,
@@ -222,7 +252,6 @@ def trace(
         boxes=boxes,
         owners=owners,
         written=lengths,
-        rests=rests,
     )
     return rgb, depth, alpha, traces
 
@@ -250,8 +279,6 @@ def _frames(sizes: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
     rows, owners = [], []
     tile = pixel = 0
     for index, (width, height) in enumerate(sizes):
-        if width < 1 or height < 1:
-            raise ValueError(f"render: camera {index} has size {width}x{height}, wanted at least 1x1")
         across, down = -(-width // cpu.TILE), -(-height // cpu.TILE)
         rows.append((width, height, across, tile, pixel))
         owners += [index] * (across * down)

@@ -4,12 +4,8 @@ On CUDA, gsplat's rasterization and DefaultStrategy belong in the places of `ras
 """
 
 import json
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import cv2
@@ -20,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from senna2_core.checkpoints import load_checkpoint, save_checkpoint
+from senna2_core.interrupts import interruptible
 from senna2_sim.differentiable import rasterize
 from senna2_sim.fit.captures import Captures, read_captures, read_points
 from senna2_sim.fit.cloud import (
@@ -106,7 +103,7 @@ def fit(args: Args) -> tuple[Parameters, dict[str, float], bool]:
     if done == 0:
         result = {"step": 0.0, **evaluate(parameters, captures)}
     saved = done
-    with _interruptible() as stop, tqdm(total=args.steps, initial=done, desc="fit", unit="step", disable=None) as bar:
+    with interruptible() as stop, tqdm(total=args.steps, initial=done, desc="fit", unit="step", disable=None) as bar:
         for step in range(done, args.steps):
             if stop:
                 break
@@ -217,20 +214,3 @@ def _draw_held_out(file: Path, parameters: Parameters, captures: Captures) -> No
             rows.append(np.concatenate([captures.images[index], picture.byte().numpy()], axis=1))
     rows = [row for row in rows if row.shape == rows[0].shape][:4]
     cv2.imwrite(str(file), cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR))
-
-
-@contextmanager
-def _interruptible() -> Iterator[list[bool]]:
-    """Ctrl-C ends the loop after the step under way, the second one at once."""
-    stop: list[bool] = []
-
-    def request(number: int, frame: FrameType | None) -> None:
-        if stop:
-            raise KeyboardInterrupt
-        stop.append(True)
-
-    previous = signal.signal(signal.SIGINT, request)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, previous)
