@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from senna2_sim.rig import load_rig
+
 CONFIG = Path(__file__).parent / "config"
 Driver = Literal["senna2", "expert", "constant_velocity"]
 COMPUTING = {  # one thread per node: with several, busy neighbours make the slowest ones ten times slower
@@ -62,12 +64,19 @@ def simulation(
     device: str = "auto",
     models: Path = Path("models/small-s1"),
     bag: Path | None = None,
-    cameras: tuple[str, ...] = ("front", "left", "right", "rear"),
+    rig: str = "small",
+    effects: str = "none",
     duration_s: float | None = None,
     record: bool = True,
 ) -> tuple[Process, ...]:
-    """The graph of one simulated drive: simulator, recorder and, for driver senna2, the learned stack."""
+    """The graph of one simulated drive: simulator, recorder and, for driver senna2, the learned stack.
+
+    rig and effects: as in `senna2_sim.rig.load_rig` and `senna2_sim.camera_effects.load_effects`; ValueError when
+    there is no such rig.
+    """
+    cameras = [camera.name for camera in load_rig(rig).cameras]
     sim_parameters: dict[str, Any] = {"clip": clip, "seed": seed, "driver": driver, "mode": mode}
+    sim_parameters |= {"rig": rig, "effects": effects}
     sim_parameters["exit_at_end"] = True
     if duration_s is not None:
         sim_parameters["max_duration_s"] = float(duration_s)
@@ -86,7 +95,7 @@ def simulation(
         package="senna2_bringup",
         executable="recorder",
         module="senna2_bringup.recorder",
-        parameters={"bag": str(bag or "bag"), "cameras": list(cameras), "mode": "lockstep"},  # lose nothing
+        parameters={"bag": str(bag or "bag"), "cameras": cameras, "mode": "lockstep"},  # lose nothing
         is_recorder=True,
     )
     processes = ((recorder,) if record else ()) + (sim,)

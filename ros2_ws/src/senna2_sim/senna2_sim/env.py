@@ -7,9 +7,10 @@ import numpy as np
 from gymnasium import spaces
 
 from senna2_core.actions import DirectionAction
+from senna2_sim.camera_effects import CameraEffects, with_effects
 from senna2_sim.ego import EgoConfig
 from senna2_sim.metrics import Result, result_of
-from senna2_sim.rig import load_rig
+from senna2_sim.rig import Rig, load_rig
 from senna2_sim.scenarios import load_clip
 from senna2_sim.traffic_models import TrafficModel, with_traffic
 from senna2_sim.world.types import Clip
@@ -41,11 +42,16 @@ class SimEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         ego_config: EgoConfig | None = None,
         disturbance: Disturbance | None = None,
         traffic: TrafficModel = "scripted",
+        effects: CameraEffects | None = None,
     ):
         """Unknown family, rig or traffic: ValueError. render False: no images, many times faster.
 
-        traffic: how the others behave, see traffic_models.py.
+        Args:
+            rig: name or path of a .json. Between two frames of a slower camera, observations keep its last one.
+            traffic: how the others behave, see traffic_models.py.
+            effects: what the cameras add to the pictures, seeded by the clip's seed; nothing when None.
         """
+        self._effects = effects or CameraEffects()
         self._traffic = traffic
         self._family = family
         self._rig = load_rig(rig) if render else None
@@ -100,17 +106,22 @@ class SimEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def images(self) -> dict[str, np.ndarray]:
         """What the cameras see now, {name: (H, W, 3) uint8 RGB}; ValueError without rendering."""
-        if self._scene is None or self._rig is None:
+        if self._rig is None:
             raise ValueError("SimEnv: got render=False, images need render=True")
+        return self._frames(self._rig)
+
+    def _frames(self, rig: Rig) -> dict[str, np.ndarray]:
+        assert self._scene is not None
         world = self.world
-        return self._scene.render(
-            self._rig,
+        images = self._scene.render(
+            rig,
             world.ego.pose,
             world.agent_poses,
             agent_brake=world.agent_brake,
             light_colours=world.light_colours,
             visible=world.agent_visible,
         )
+        return with_effects(images, rig, self._effects, seed=self.clip.seed, ego=world.ego)
 
     def render(self) -> np.ndarray:  # type: ignore[override]
         """The first camera's image, (H, W, 3) uint8."""
@@ -126,6 +137,7 @@ class SimEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             self._scene = build_scene(clip)
 
     def _new_world(self) -> World:
+        self._newest: dict[str, np.ndarray] = {}  # frame of each camera; all are due at the start
         return World(self.clip, seed=self.clip.seed, ego_config=self._ego_config, disturbance=self._disturbance)
 
     def _observation(self) -> dict[str, Any]:
@@ -138,8 +150,10 @@ class SimEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
                 "speed_limit": np.array([navigation.speed_limit_mps], np.float32),
             },
         }
-        if self._scene is not None:
-            observation["images"] = self.images()
+        if self._rig is not None:
+            due = self._rig.due(self.world.stamp_ns)
+            self._newest = (self._newest | self._frames(due)) if due else self._newest
+            observation["images"] = self._newest
         return observation
 
     def _info(self) -> dict[str, Any]:
