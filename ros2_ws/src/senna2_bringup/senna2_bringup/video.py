@@ -4,7 +4,7 @@ python -m senna2_bringup.video runs/latest/bag film.mp4
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,7 +21,7 @@ from senna2_core.messages import read_image, read_objects, stamp_ns
 from senna2_core.objects import Objects
 from senna2_sim.rig import Camera, Rig, load_rig
 
-WIDTH, HEIGHT = 1280, 720
+WIDTH, HEIGHT, FPS = 1280, 720, 10
 FRONT = (832, 468)  # px, the big picture
 SMALL = (272, 153)  # px, each of the others; smaller when there are more than three
 PANEL_Y = FRONT[1] + SMALL[1] + 6
@@ -42,22 +42,21 @@ class Args:
 
 
 def write_video(bag: Path, drive: Drive, out: Path) -> Path:
-    """Film of the drive in its bag, in real time, a frame per step (as often as the fastest camera). Returns out.
+    """Film of the drive in its bag, in real time, 10 frames a second. Returns out.
 
     Raises:
         ValueError: the bag holds no camera frames of this drive.
     """
     rig = load_rig(str(drive.facts.get("rig", "small")))
-    rate = max(camera.rate_hz for camera in rig.cameras)
     birdseye = BirdsEye(WIDTH - FRONT[0] - 8, HEIGHT)
     frames = 0
     with av.open(str(out), "w", options={"movflags": "faststart"}) as film:
-        stream = film.add_stream("libx264", rate=rate, options={"preset": "veryfast", "crf": "22", "threads": "2"})
+        stream = film.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "22", "threads": "2"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for stamp, images, seen in _steps(bag, drive, rig):
             picture = compose(drive, stamp, images, seen, rig.cameras, birdseye)
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = frames, Fraction(1, rate)
+            frame.pts, frame.time_base = frames, Fraction(1, FPS)
             film.mux(stream.encode(frame))
             frames += 1
         film.mux(stream.encode(None))
@@ -80,15 +79,16 @@ def compose(
     canvas[:] = BACKGROUND
     plan, check = drive.plans.get(stamp), drive.consistency.get(stamp)
     colour = DISAGREE if check is not None and not check.agree else AGREE
-    first, *others = by_direction([camera for camera in cameras if camera.name in images])
-    big = _resized(images[first.name], FRONT)
+    first, *others = sorted((camera for camera in cameras if camera.name in images), key=_order)
+    big = cv2.resize(images[first.name], FRONT, interpolation=cv2.INTER_CUBIC)
     if plan is not None:
         _draw_ribbon(big, first, plan, colour)
-    _paste(canvas, big, (0, 0), FRONT)
-    width = min(SMALL[0], (FRONT[0] + 8) // max(len(others), 1) - 8)
+    canvas[: FRONT[1], : FRONT[0]] = big
+    width = (FRONT[0] + 8) // max(len(others), 3) - 8
+    size = width, width * SMALL[1] // SMALL[0]
     for column, camera in enumerate(others):
-        x, y, size = column * (width + 8), FRONT[1] + 6, (width, SMALL[1])
-        _paste(canvas, _resized(images[camera.name], size), (x, y), size)
+        x, y = column * (width + 8), FRONT[1] + 6
+        canvas[y : y + size[1], x : x + width] = cv2.resize(images[camera.name], size, interpolation=cv2.INTER_CUBIC)
         _write(canvas, camera.name, (x + 8, y + 20), 15, TEXT)
     _draw_birdseye(birdseye, drive, stamp, seen, colour)
     canvas[:, FRONT[0] + 8 :] = birdseye.image
@@ -96,29 +96,16 @@ def compose(
     return canvas
 
 
-def by_direction(cameras: Sequence[Camera]) -> list[Camera]:
-    """The one that looks most nearly straight ahead first, then the others counter-clockwise."""
-    turn = sorted(cameras, key=lambda camera: camera.yaw_deg % 360)
-    ahead = min(turn, key=lambda camera: abs((camera.yaw_deg + 180) % 360 - 180))
-    return [ahead, *(camera for camera in turn if camera is not ahead)]
-
-
-def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """As large as fits into size (width, height) px."""
-    scale = min(size[0] / image.shape[1], size[1] / image.shape[0])
-    fitting = round(scale * image.shape[1]), round(scale * image.shape[0])
-    return cv2.resize(image, fitting, interpolation=cv2.INTER_CUBIC)
-
-
-def _paste(canvas: np.ndarray, image: np.ndarray, at: tuple[int, int], size: tuple[int, int]) -> None:
-    """Into the middle of a field of that size (width, height) whose upper left corner is at (x, y)."""
-    height, width = image.shape[:2]
-    x, y = at[0] + (size[0] - width) // 2, at[1] + (size[1] - height) // 2
-    canvas[y : y + height, x : x + width] = image
+def _order(camera: Camera) -> tuple[bool, float]:
+    """The front camera first, then counter-clockwise."""
+    return camera.name != "front", camera.yaw_deg % 360
 
 
 def _steps(bag: Path, drive: Drive, rig: Rig) -> Iterator[tuple[int, dict[str, np.ndarray], Objects | None]]:
-    """Stamp, newest images and perceived objects of every step whose due camera frames are all there."""
+    """Stamp, newest images and perceived objects of every step at which the cameras that are due have frames.
+
+    Rigs without a camera of FPS give each step as often as it takes to make a film in real time.
+    """
     available = bag_topics(bag)
     names = {camera.name for camera in rig.cameras if f"/camera/{camera.name}/compressed" in available}
     topics = [f"/camera/{name}/compressed" for name in sorted(names)]
@@ -126,6 +113,7 @@ def _steps(bag: Path, drive: Drive, rig: Rig) -> Iterator[tuple[int, dict[str, n
     newest: dict[str, np.ndarray] = {}
     seen: dict[int, Objects] = {}
     waiting: list[tuple[int, dict[str, np.ndarray]]] = []
+    repeats = FPS // max(camera.rate_hz for camera in rig.cameras)
     if not topics:
         return
     extra = [topic for topic in ("/perception/objects",) if topic in available]
@@ -143,9 +131,9 @@ def _steps(bag: Path, drive: Drive, rig: Rig) -> Iterator[tuple[int, dict[str, n
             waiting.append((stamp, newest))
             if len(waiting) > 5:  # objects of a step come a little later than its frames
                 step, frames = waiting.pop(0)
-                yield step, frames, seen.pop(step, None)
+                yield from [(step, frames, seen.pop(step, None))] * repeats
     for step, frames in waiting:
-        yield step, frames, seen.pop(step, None)
+        yield from [(step, frames, seen.pop(step, None))] * repeats
 
 
 def _draw_ribbon(image: np.ndarray, camera: Camera, plan: np.ndarray, colour: Colour) -> None:

@@ -13,6 +13,7 @@ import tyro
 
 from senna2_core.geometry import to_frame
 from senna2_core.objects import Category
+from senna2_sim.env import SimEnv
 from senna2_sim.rig import load_rig
 from senna2_sim.scenarios import FAMILIES, load_clip, story
 from senna2_sim.scenarios.lists import load_list
@@ -86,16 +87,10 @@ def _shown(world: World) -> float:
 
 def picture(moment: Moment) -> np.ndarray:
     """What the small rig's front camera sees when the expert has driven so far, (180, 320, 3) uint8 RGB."""
-    from senna2_sim.scene import build_scene  # the renderer and its compiler load only here
-
-    world = World(moment.clip)
-    while world.time_s < moment.time_s - 1e-9:
-        world.step(world.expert_plan)
-    images = build_scene(moment.clip).render(
-        load_rig("small"), world.ego.pose, world.agent_poses, agent_brake=world.agent_brake,
-        light_colours=world.light_colours, visible=world.agent_visible,
-    )  # fmt: skip
-    return images["front"]
+    env = SimEnv(moment.clip.family, moment.clip.seed)
+    while env.world.time_s < moment.time_s - 1e-9:
+        env.world.step(env.world.expert_plan)
+    return env.images()["front"]
 
 
 def sheet(labels: list[str], images: list[np.ndarray]) -> np.ndarray:

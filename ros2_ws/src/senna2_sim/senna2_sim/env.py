@@ -28,6 +28,9 @@ class SimEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     "speed_limit": (1,) m/s}. Action: (40, 3) x m, y m, yaw rad in base_link at 0.1 s steps. Reward: metres of route
     gained, over what the speed limit allows in a step; COLLISION_REWARD more at a collision. Terminated: collision,
     lost, or the route's end; truncated: the clip's duration is over. The truth is in `env.world`.
+
+    rig: a name or the path of a .json; between two frames of a slower camera, observations keep its last one. effects:
+    what the cameras add to the pictures, seeded by the clip's seed; nothing when None.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (gymnasium's contract)
@@ -39,22 +42,19 @@ class SimEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         *,
         render: bool = True,
         rig: str = "small",
+        effects: CameraEffects | None = None,
         ego_config: EgoConfig | None = None,
         disturbance: Disturbance | None = None,
         traffic: TrafficModel = "scripted",
-        effects: CameraEffects | None = None,
     ):
         """Unknown family, rig or traffic: ValueError. render False: no images, many times faster.
 
-        Args:
-            rig: name or path of a .json. Between two frames of a slower camera, observations keep its last one.
-            traffic: how the others behave, see traffic_models.py.
-            effects: what the cameras add to the pictures, seeded by the clip's seed; nothing when None.
+        traffic: how the others behave, see traffic_models.py.
         """
-        self._effects = effects or CameraEffects()
         self._traffic = traffic
         self._family = family
         self._rig = load_rig(rig) if render else None
+        self._effects = effects or CameraEffects()
         self._ego_config = ego_config or EgoConfig()
         self._disturbance = disturbance or Disturbance()
         self.render_mode = "rgb_array" if render else None

@@ -44,7 +44,7 @@ class SimNode(Node):
         self._timer = self.create_timer(STEP_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _load(self, clip: Clip, start_ns: int) -> None:
-        self._session = Session(clip, self._rig, start_ns, self._config.max_duration_s, self._effects)
+        self._session = Session(clip, self._rig, start_ns, self._config.max_duration_s, effects=self._effects)
         self._session.images()  # whatever has to be compiled or uploaded is done before the clock runs
         self._world = self._session.world
         self._state: Literal["waiting for nodes", "driving", "ended"] = "waiting for nodes"

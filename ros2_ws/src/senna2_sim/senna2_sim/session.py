@@ -21,13 +21,9 @@ class Session:
     """A clip, its world and its scene, moved by the newest plan."""
 
     def __init__(
-        self,
-        clip: Clip,
-        rig: Rig,
-        start_stamp_ns: int,
-        max_duration_s: float = 0.0,
+        self, clip: Clip, rig: Rig, start_stamp_ns: int, max_duration_s: float = 0.0, *,
         effects: CameraEffects | None = None,
-    ):
+    ):  # fmt: skip
         """max_duration_s ends the clip early; 0 does not. The clip's seed is also that of the effects."""
         if 0 < max_duration_s < clip.duration_s:
             clip = replace(clip, duration_s=max_duration_s)
