@@ -178,11 +178,11 @@ def more_agents(count: int) -> Iterator[None]:
         for i in range(count):
             x, y, yaw = line.at(np.array(min(clip.start_station_m + 10 + 7 * (i // 2), line.length_m - 5)))
             side = 5.0 if i % 2 else -5.0
-            start = np.array([x - side * np.sin(yaw), y + side * np.cos(yaw)])
+            place = np.array([x - side * np.sin(yaw), y + side * np.cos(yaw)])
             cars.append(AgentSpec(
                 id=first + i, category=Category.CAR, length_m=4.5, width_m=1.85, height_m=1.5,
-                colour_rgb=(0.3, 0.4, 0.5), path=np.stack([start, start + [np.cos(yaw), np.sin(yaw)]]),
-                start_station_m=0.0, start_speed_mps=0.0, params={"parked": 1.0},
+                colour_rgb=(0.3, 0.4, 0.5), path=place + np.outer([-20.0, 20.0], [np.cos(yaw), np.sin(yaw)]),
+                start_station_m=20.0, start_speed_mps=0.0, behaviour="script", params={"parked": 1.0},
             ))  # fmt: skip
         return replace(clip, agents=(*clip.agents, *cars))
 
