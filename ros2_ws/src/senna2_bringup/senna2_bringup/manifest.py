@@ -69,19 +69,14 @@ def simulation(
     duration_s: float | None = None,
     record: bool = True,
 ) -> tuple[Process, ...]:
-    """The graph of one simulated drive: simulator, recorder and, for driver senna2, the learned stack.
-
-    rig and effects: as in `senna2_sim.rig.load_rig` and `senna2_sim.camera_effects.load_effects`; ValueError when
-    there is no such rig.
-    """
-    cameras = [camera.name for camera in load_rig(rig).cameras]
+    """The graph of one simulated drive: simulator, recorder and, for driver senna2, the learned stack."""
     sim_parameters: dict[str, Any] = {"clip": clip, "seed": seed, "driver": driver, "mode": mode}
-    sim_parameters |= {"rig": rig, "effects": effects}
     sim_parameters["exit_at_end"] = True
     if duration_s is not None:
         sim_parameters["max_duration_s"] = float(duration_s)
     if record:
         sim_parameters["wait_for_nodes"] = ["recorder"]
+    sim_parameters |= {"rig": rig, "effects": effects}
     sim = Process(
         name="sim",
         package="senna2_sim",
@@ -95,7 +90,11 @@ def simulation(
         package="senna2_bringup",
         executable="recorder",
         module="senna2_bringup.recorder",
-        parameters={"bag": str(bag or "bag"), "cameras": cameras, "mode": "lockstep"},  # lose nothing
+        parameters={
+            "bag": str(bag or "bag"),
+            "cameras": [camera.name for camera in load_rig(rig).cameras],
+            "mode": "lockstep",
+        },  # lose nothing
         is_recorder=True,
     )
     processes = ((recorder,) if record else ()) + (sim,)

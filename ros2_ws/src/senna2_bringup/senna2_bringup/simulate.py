@@ -93,8 +93,6 @@ def main(args: Args) -> int:
 
 def _checked(args: Args) -> Args:
     """Arguments that can be driven; BadInput before anything is started."""
-    from senna2_sim.camera_effects import load_effects
-    from senna2_sim.rig import check_rig, load_rig
     from senna2_sim.scenarios import load_clip
 
     family, _, number = args.clip.partition("-")
@@ -103,11 +101,9 @@ def _checked(args: Args) -> Args:
         seed = int(number)
     else:
         family = args.clip
-    args = replace(args, clip=family, seed=seed, rig=_absolute(args.rig), effects=_absolute(args.effects))
+    args = replace(args, clip=family, seed=seed)
     try:
         load_clip(family, seed)
-        load_effects(args.effects)
-        rig = load_rig(args.rig)
     except ValueError as error:
         raise BadInput(str(error)) from None
     if args.driver == "senna2":
@@ -117,10 +113,7 @@ def _checked(args: Args) -> Args:
                     f"{args.models / module}: no checkpoint there (config.json is missing); train it with "
                     "`make train`, name another folder with --models, or drive with --driver expert"
                 )
-        try:
-            check_rig(rig, args.models / "perception")
-        except ValueError as error:
-            raise BadInput(f"{error}; --driver expert drives with any rig") from None
+    args = _with_cameras(args)
     if args.device == "cuda":
         from senna2_core.device import pick_device
 
@@ -128,6 +121,21 @@ def _checked(args: Args) -> Args:
             pick_device("cuda")
         except ValueError as error:
             raise BadInput(str(error)) from None
+    return args
+
+
+def _with_cameras(args: Args) -> Args:
+    """Arguments whose rig and effects exist, and whose stack was trained with the rig; else BadInput."""
+    from senna2_sim.camera_effects import load_effects
+    from senna2_sim.rig import check_rig, load_rig
+
+    args = replace(args, rig=_absolute(args.rig), effects=_absolute(args.effects))
+    try:
+        rig, _ = load_rig(args.rig), load_effects(args.effects)
+        if args.driver == "senna2":
+            check_rig(rig, args.models / "perception")
+    except ValueError as error:
+        raise BadInput(f"{error}; --driver expert drives with any rig") from None
     return args
 
 

@@ -14,7 +14,7 @@ class SimNodeConfig(NodeConfig):
     seed: int = 7
     mode: Mode = "lockstep"
     driver: Literal["senna2", "expert", "constant_velocity"] = "senna2"  # the latter two plan inside the simulator
-    rig: str = "small"  # name, or path of a .json
+    rig: str = "small"
     effects: str = "none"  # what the cameras add: none, mild, harsh, or path of a .json
     max_duration_s: float = 0.0  # ends clips early; 0: as long as the clip
     exit_at_end: bool = False

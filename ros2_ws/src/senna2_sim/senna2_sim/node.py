@@ -32,8 +32,9 @@ class SimNode(Node):
     def __init__(self) -> None:
         super().__init__("sim")
         self._config = load_config(self, SimNodeConfig)
+        self._effects = load_effects(self._config.effects)
         self.health = Health(self)
-        self._rig, self._effects = load_rig(self._config.rig), load_effects(self._config.effects)
+        self._rig = load_rig(self._config.rig)
         self._send = SensorPublishers(self, self._rig)
         self._load(load_clip(self._config.clip, self._config.seed), 1_000_000_000)
         self._trajectory = self.create_publisher(Trajectory, "planner/trajectory", output_qos())

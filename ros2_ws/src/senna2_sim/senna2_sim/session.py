@@ -29,10 +29,11 @@ class Session:
             clip = replace(clip, duration_s=max_duration_s)
         self.clip = clip
         self.world = World(clip, start_stamp_ns=start_stamp_ns)
-        self._rig, self._effects = rig, effects or CameraEffects()
+        self._rig = rig
         self._scene = build_scene(clip)
         self._poses = {start_stamp_ns: self.world.ego.pose}  # of the ego, by stamp
         self._plan: tuple[int, np.ndarray] | None = None
+        self._effects = effects or CameraEffects()
 
     @property
     def planned(self) -> bool:
