@@ -17,9 +17,9 @@ help: ## this list
 setup: ## virtual environment .venv with everything in it; TORCH="torch==2.13.0 ..." chooses another torch build
 	@$(PYTHON) scripts/setup.py
 
-sim: setup ## drive a clip: CLIP= SEED= MODE=lockstep|realtime DRIVER=senna2|expert|constant_velocity DEVICE=auto|cpu|cuda
+sim: setup ## drive a clip: CLIP= SEED= MODE=lockstep|realtime DRIVER=senna2|expert|constant_velocity DEVICE=auto|cpu|cuda RIG=
 	@python -m senna2_bringup.simulate $(if $(CLIP),--clip $(CLIP)) $(if $(SEED),--seed $(SEED)) $(if $(MODE),--mode $(MODE)) \
-	  $(if $(DRIVER),--driver $(DRIVER)) $(if $(DEVICE),--device $(DEVICE))
+	  $(if $(DRIVER),--driver $(DRIVER)) $(if $(DEVICE),--device $(DEVICE)) $(if $(RIG),--rig $(RIG))
 
 bags: setup ## record expert demonstrations for training into bags/
 	@python -m training.record

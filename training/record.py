@@ -30,8 +30,9 @@ from senna2_core.messages import (
 )
 from senna2_core.objects import EgoState, MapElements, Navigation
 from senna2_core.polyline import Polyline
+from senna2_sim.camera_effects import load_effects
 from senna2_sim.env import SimEnv
-from senna2_sim.rig import Rig, load_rig
+from senna2_sim.rig import Rig, check_rig, load_rig
 from senna2_sim.scenarios import FIRST_FAMILIES
 from senna2_sim.world.types import GENERATOR_VERSION
 from senna2_sim.world.world import Disturbance, World
@@ -66,7 +67,9 @@ class Args:
     recorded are still the expert's, so that imitation learns to correct itself (DAgger, arXiv:1011.0686). Validation
     clips stay the expert's. Give it seeds of its own: --first."""
     rig: str = "small"
-    """Cameras."""
+    """Cameras: small, nuscenes, or the path of a .json."""
+    effects: str = "none"
+    """Blur, exposure and noise of the cameras: none, mild, harsh, or the path of a .json."""
     workers: int = 2
     """Processes, one thread each."""
 
@@ -78,7 +81,8 @@ class Job:
     family: str
     seed: int
     disturbance: dict[str, float]
-    rig: str
+    rig: str  # a name, or FILE@SHA256
+    effects: str = "none"  # a name, or FILE@SHA256
     careless: bool = False
     policy: str = ""  # FOLDER@SHA256 of the driver; the expert when empty
     generator: int = field(default=GENERATOR_VERSION)
@@ -88,6 +92,11 @@ class Job:
     def name(self) -> str:
         """Clip id, and name of the bag."""
         return f"{self.family}-{self.seed:04d}"
+
+    def as_row(self) -> dict[str, Any]:
+        """As JSON will give it back. No effects leave no trace, as in bags that were recorded before there were any."""
+        row: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return {key: value for key, value in row.items() if (key, value) != ("effects", "none")}
 
 
 def disturbance_of(family: str, seed: int, share: float) -> Disturbance:
@@ -121,13 +130,21 @@ def jobs_of(args: Args) -> list[Job]:
             family=family,
             seed=seed,
             disturbance=asdict(disturbance_of(family, seed, args.disturbed if seed < 900 else 0.0)),
-            rig=args.rig,
+            rig=versioned(args.rig),
+            effects=versioned(args.effects),
             policy=policy if seed < 900 else "",
             careless=seed < 900 and not policy and is_careless(family, seed, args.careless),
         )
         for seed in seeds
         for family in args.families
     ]
+
+
+def versioned(name_or_path: str) -> str:
+    """FILE@SHA256 of a file, so that its bags are recorded again when it changes; a name as it is."""
+    if not name_or_path.endswith(".json"):
+        return name_or_path
+    return f"{name_or_path}@{hashlib.sha256(Path(name_or_path).read_bytes()).hexdigest()}"
 
 
 class Carelessness:
@@ -173,7 +190,8 @@ class Recorder:
         t = ego.stamp_ns
         self._write("/ego/odometry", "nav_msgs/msg/Odometry", t, fill_odometry, ego)
         self._write("/ego/navigation", "senna2_msgs/msg/NavigationCommand", t, fill_navigation, t, navigation)
-        for camera in self._rig.cameras:
+        due = self._rig.due(t)
+        for camera in due.cameras if due else ():
             topic, size = f"/camera/{camera.name}", (camera.width, camera.height, camera.intrinsics)
             self._write(
                 f"{topic}/compressed",
@@ -227,7 +245,8 @@ def record(job: Job, out: Path) -> dict[str, Any]:
     shutil.rmtree(workshop, ignore_errors=True)
     shutil.rmtree(final, ignore_errors=True)
     workshop.parent.mkdir(parents=True, exist_ok=True)
-    env = SimEnv(job.family, job.seed, rig=job.rig, disturbance=Disturbance(**job.disturbance))
+    rig, effects = job.rig.partition("@")[0], load_effects(job.effects.partition("@")[0])
+    env = SimEnv(job.family, job.seed, rig=rig, disturbance=Disturbance(**job.disturbance), effects=effects)
     observation, _ = env.reset()
     world, steps = env.world, 0
     carelessness = Carelessness(job.seed) if job.careless else None
@@ -235,7 +254,7 @@ def record(job: Job, out: Path) -> dict[str, Any]:
     if learned:
         learned.reset()
     with BagWriter(workshop) as writer:
-        recorder = Recorder(writer, load_rig(job.rig))
+        recorder = Recorder(writer, load_rig(rig))
         recorder.map(world.stamp_ns, world.map_elements())
         while not world.done:
             plan = world.expert_plan
@@ -247,7 +266,7 @@ def record(job: Job, out: Path) -> dict[str, Any]:
             observation, *_ = env.step(driven)
             steps += 1
     row = {
-        "job": asdict(job),
+        "job": job.as_row(),
         "steps": steps,
         "collided": world.collided,
         "lost": world.lost,
@@ -270,7 +289,7 @@ def sha256(bag: Path) -> str:
 
 def up_to_date(row: dict[str, Any] | None, job: Job, out: Path) -> bool:
     """Has this very job been done, and is its bag (if it left one) still what it was?"""
-    if row is None or row["job"] != json.loads(json.dumps(asdict(job))):
+    if row is None or row["job"] != job.as_row():
         return False
     if row["sha256"] is None:
         return True
@@ -286,6 +305,9 @@ def main(args: Args) -> dict[str, Any]:
     from tqdm import tqdm
 
     quiet_threads()
+    rig, _ = load_rig(args.rig), load_effects(args.effects)  # mistakes are errors now, not in every worker
+    if args.policy is not None:
+        check_rig(rig, args.policy / "perception")
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / "manifest.json"
     manifest: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}

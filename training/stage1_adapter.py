@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import trange
 
 from senna2_core.checkpoints import load_checkpoint
-from senna2_core.config import from_dict
+from senna2_core.config import from_dict, to_dict
 from senna2_perception.config import PerceptionConfig
 from senna2_perception.network import PerceptionNetwork
 from senna2_planner.adapter import DecisionAdapter
@@ -161,6 +161,7 @@ def main(args: Args) -> float:
                     provenance = {
                         "command": command_line("training.stage1_adapter"),
                         "drives": len(drives),
+                        "rig": to_dict(rig),
                         "step": step + 1,
                         "seconds": round(time.monotonic() - began),
                         "validation": {k: round(v, 4) for k, v in scores.items()},

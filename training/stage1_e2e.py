@@ -131,6 +131,7 @@ def main(args: Args) -> float:
                     provenance = {
                         "command": command_line("training.stage1_e2e"),
                         "drives": len(drives),
+                        "rig": to_dict(rig),
                         "step": step + 1,
                         "seconds": round(time.monotonic() - began),
                         "validation": {k: round(v, 4) for k, v in scores.items()},

@@ -1,6 +1,7 @@
 """Laws of the recorder: what is recorded is what the simulator says, and work is not done twice."""
 
 import dataclasses
+import json
 from dataclasses import asdict
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from senna2_sim import env
 from senna2_sim.scenarios import load_clip
 from senna2_sim.world.world import Disturbance, World
 from training.data import load_drive
-from training.record import SAFE_TTC_S, Args, Carelessness, Job, disturbance_of, jobs_of, record, up_to_date
+from training.record import SAFE_TTC_S, Args, Carelessness, Job, disturbance_of, jobs_of, main, record, up_to_date
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,37 @@ def test_a_bag_is_up_to_date_only_while_job_and_file_are_what_they_were(recorded
     file.write_bytes(data[:-1])
     assert not up_to_date(row, job, out)
     file.write_bytes(data)
+
+
+def test_a_rigs_slower_cameras_are_recorded_at_their_rate_with_the_effects_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(env, "load_clip", lambda *name: dataclasses.replace(load_clip(*name), duration_s=1.0))
+    fast = {"name": "fast", "width": 64, "height": 36, "fov_deg": 70, "position_m": [1.5, 0, 1.5]}
+    rig = tmp_path / "mine.json"
+    rig.write_text(json.dumps({"name": "mine", "cameras": [fast, fast | {"name": "slow", "rate_hz": 5}]}))
+    frames = {}
+    for effects in ("none", "harsh"):
+        args = Args(families=("curve",), clips=1, validation=0, disturbed=0, rig=str(rig), effects=effects)
+        (job,) = jobs_of(args)
+        assert job.rig.startswith(f"{rig}@") and ("effects" in job.as_row()) == (effects != "none")
+        out = tmp_path / effects
+        row = record(job, out)
+        assert up_to_date(row, job, out) and not up_to_date(row, dataclasses.replace(job, effects="mild"), out)
+        topics = bag_topics(out / job.name)
+        assert topics["/camera/fast/compressed"][1] == 10
+        assert topics["/camera/slow/compressed"][1] == topics["/camera/slow/camera_info"][1] == 5
+        frames[effects] = load_drive(out / job.name).image("fast", 0).astype(float)
+    assert np.abs(frames["none"] - frames["harsh"]).mean() > 5
+    rig.write_text(rig.read_text() + "\n")
+    assert jobs_of(args)[0].rig != job.rig  # another file: recorded again
+
+
+def test_a_driver_records_only_with_the_cameras_that_it_was_trained_with(tmp_path):
+    (tmp_path / "perception").mkdir()
+    (tmp_path / "perception" / "x.safetensors").touch()
+    meta = {"config": {"cameras": ["front"], "camera_widths": [320], "camera_heights": [180]}, "provenance": {}}
+    (tmp_path / "perception" / "config.json").write_text(json.dumps(meta))
+    with pytest.raises(ValueError, match="rig nuscenes: camera front is .* trained with the rig small"):
+        main(Args(out=tmp_path / "bags", policy=tmp_path, rig="nuscenes", clips=1))
 
 
 def test_jobs_leave_the_evaluation_clips_alone_and_validation_undisturbed():

@@ -15,6 +15,7 @@ from launch_ros.actions import Node
 
 from launch import LaunchDescription
 from senna2_bringup.manifest import Process, simulation
+from senna2_sim.rig import check_rig, load_rig
 
 ARGUMENTS = {
     "clip": ("follow_stop", "family of the clip"),
@@ -23,6 +24,8 @@ ARGUMENTS = {
     "driver": ("senna2", "senna2, expert or constant_velocity"),
     "device": ("auto", "auto, cpu or cuda"),
     "models": ("models/small-s1", "folder with the checkpoints"),
+    "rig": ("small", "cameras: small, nuscenes, or the path of a .json"),
+    "effects": ("none", "of the cameras: none, mild, harsh, or the path of a .json"),
     "bag": ("", "bag to record; default runs/<time>/bag"),
 }
 
@@ -45,6 +48,8 @@ def start(context) -> list:
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     bag = Path(given["bag"] or f"runs/{datetime.now():%Y%m%d-%H%M%S}/bag")
     bag.parent.mkdir(parents=True, exist_ok=True)
+    if given["driver"] == "senna2":
+        check_rig(load_rig(given["rig"]), Path(given["models"]) / "perception")
     processes = simulation(
         clip=given["clip"],
         seed=int(given["seed"]),
@@ -52,6 +57,8 @@ def start(context) -> list:
         driver=given["driver"],
         device=given["device"],
         models=Path(given["models"]),
+        rig=given["rig"],
+        effects=given["effects"],
         bag=bag,
     )
     nodes = [to_node(process) for process in processes]

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from senna2_sim.rig import load_rig
+
 CONFIG = Path(__file__).parent / "config"
 Driver = Literal["senna2", "expert", "constant_velocity"]
 COMPUTING = {  # one thread per node: with several, busy neighbours make the slowest ones ten times slower
@@ -62,7 +64,8 @@ def simulation(
     device: str = "auto",
     models: Path = Path("models/small-s1"),
     bag: Path | None = None,
-    cameras: tuple[str, ...] = ("front", "left", "right", "rear"),
+    rig: str = "small",
+    effects: str = "none",
     duration_s: float | None = None,
     record: bool = True,
 ) -> tuple[Process, ...]:
@@ -73,6 +76,7 @@ def simulation(
         sim_parameters["max_duration_s"] = float(duration_s)
     if record:
         sim_parameters["wait_for_nodes"] = ["recorder"]
+    sim_parameters |= {"rig": rig, "effects": effects}
     sim = Process(
         name="sim",
         package="senna2_sim",
@@ -86,7 +90,11 @@ def simulation(
         package="senna2_bringup",
         executable="recorder",
         module="senna2_bringup.recorder",
-        parameters={"bag": str(bag or "bag"), "cameras": list(cameras), "mode": "lockstep"},  # lose nothing
+        parameters={
+            "bag": str(bag or "bag"),
+            "cameras": [camera.name for camera in load_rig(rig).cameras],
+            "mode": "lockstep",
+        },  # lose nothing
         is_recorder=True,
     )
     processes = ((recorder,) if record else ()) + (sim,)

@@ -9,6 +9,7 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
+from senna2_bringup.domain import remove_orphans
 from senna2_bringup.topics import CAMERAS, TOPICS, camera_topics
 from senna2_core.bags import BagWriter
 from senna2_core.node_config import NodeConfig
@@ -72,7 +73,9 @@ def message_type(type_name: str) -> Any:
 
 def main() -> int:
     """Console script."""
-    return run_node(Recorder)
+    code = run_node(Recorder)
+    remove_orphans()  # when our parent was killed, we are the only one left to tidy up after the other nodes
+    return code
 
 
 if __name__ == "__main__":

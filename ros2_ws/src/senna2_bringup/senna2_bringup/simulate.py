@@ -46,6 +46,10 @@ class Args:
     """Where the networks compute."""
     models: Path = Path("models/small-s1")
     """Folder with the checkpoints perception, vlm, adapter and planner."""
+    rig: str = "small"
+    """Cameras: small, nuscenes, or the path of a .json (docs/rigs.md)."""
+    effects: str = "none"
+    """Blur, exposure and noise of the cameras: none, mild, harsh, or the path of a .json (docs/rigs.md)."""
     out: Path | None = None
     """Folder of this run (default runs/<time>); must not exist."""
     duration_s: float | None = None
@@ -109,6 +113,7 @@ def _checked(args: Args) -> Args:
                     f"{args.models / module}: no checkpoint there (config.json is missing); train it with "
                     "`make train`, name another folder with --models, or drive with --driver expert"
                 )
+    args = _with_cameras(args)
     if args.device == "cuda":
         from senna2_core.device import pick_device
 
@@ -117,6 +122,26 @@ def _checked(args: Args) -> Args:
         except ValueError as error:
             raise BadInput(str(error)) from None
     return args
+
+
+def _with_cameras(args: Args) -> Args:
+    """Arguments whose rig and effects exist, and whose stack was trained with the rig; else BadInput."""
+    from senna2_sim.camera_effects import load_effects
+    from senna2_sim.rig import check_rig, load_rig
+
+    args = replace(args, rig=_absolute(args.rig), effects=_absolute(args.effects))
+    try:
+        rig, _ = load_rig(args.rig), load_effects(args.effects)
+        if args.driver == "senna2":
+            check_rig(rig, args.models / "perception")
+    except ValueError as error:
+        raise BadInput(f"{error}; --driver expert drives with any rig") from None
+    return args
+
+
+def _absolute(name_or_path: str) -> str:
+    """Paths in the bag's facts must not depend on where the run was started."""
+    return str(Path(name_or_path).resolve()) if name_or_path.endswith(".json") else name_or_path
 
 
 def _new_folder(out: Path | None) -> Path:
@@ -186,6 +211,8 @@ def _drive(args: Args, run: Path) -> Culprit:
         driver=args.driver,
         device=args.device,
         models=args.models,
+        rig=args.rig,
+        effects=args.effects,
         bag=run / "bag",
         duration_s=args.duration_s,
     )

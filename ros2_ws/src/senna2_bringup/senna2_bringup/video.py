@@ -19,11 +19,11 @@ from senna2_bringup.result import Drive, clip_id, load_drive
 from senna2_core.bags import bag_topics, read_bag
 from senna2_core.messages import read_image, read_objects, stamp_ns
 from senna2_core.objects import Objects
-from senna2_sim.rig import Camera, load_rig
+from senna2_sim.rig import Camera, Rig, load_rig
 
 WIDTH, HEIGHT, FPS = 1280, 720, 10
 FRONT = (832, 468)  # px, the big picture
-SMALL = (272, 153)  # px, each of the others
+SMALL = (272, 153)  # px, each of the others; smaller when there are more than three
 PANEL_Y = FRONT[1] + SMALL[1] + 6
 TEXT: Colour = (236, 240, 245)
 DIM: Colour = (140, 148, 160)
@@ -53,7 +53,7 @@ def write_video(bag: Path, drive: Drive, out: Path) -> Path:
     with av.open(str(out), "w", options={"movflags": "faststart"}) as film:
         stream = film.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "22", "threads": "2"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for stamp, images, seen in _steps(bag, drive):
+        for stamp, images, seen in _steps(bag, drive, rig):
             picture = compose(drive, stamp, images, seen, rig.cameras, birdseye)
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts, frame.time_base = frames, Fraction(1, FPS)
@@ -79,29 +79,41 @@ def compose(
     canvas[:] = BACKGROUND
     plan, check = drive.plans.get(stamp), drive.consistency.get(stamp)
     colour = DISAGREE if check is not None and not check.agree else AGREE
-    first, *others = sorted(images, key=lambda name: ("front", "left", "rear", "right").index(name))
-    big = cv2.resize(images[first], FRONT, interpolation=cv2.INTER_CUBIC)
+    first, *others = sorted((camera for camera in cameras if camera.name in images), key=_order)
+    big = cv2.resize(images[first.name], FRONT, interpolation=cv2.INTER_CUBIC)
     if plan is not None:
-        camera = next(camera for camera in cameras if camera.name == first)
-        _draw_ribbon(big, camera, plan, colour)
+        _draw_ribbon(big, first, plan, colour)
     canvas[: FRONT[1], : FRONT[0]] = big
-    for column, name in enumerate(others[:3]):
-        x, y = column * (SMALL[0] + 8), FRONT[1] + 6
-        canvas[y : y + SMALL[1], x : x + SMALL[0]] = cv2.resize(images[name], SMALL, interpolation=cv2.INTER_CUBIC)
-        _write(canvas, name, (x + 8, y + 20), 15, TEXT)
+    width = (FRONT[0] + 8) // max(len(others), 3) - 8
+    size = width, width * SMALL[1] // SMALL[0]
+    for column, camera in enumerate(others):
+        x, y = column * (width + 8), FRONT[1] + 6
+        canvas[y : y + size[1], x : x + width] = cv2.resize(images[camera.name], size, interpolation=cv2.INTER_CUBIC)
+        _write(canvas, camera.name, (x + 8, y + 20), 15, TEXT)
     _draw_birdseye(birdseye, drive, stamp, seen, colour)
     canvas[:, FRONT[0] + 8 :] = birdseye.image
     _draw_panel(canvas, drive, stamp)
     return canvas
 
 
-def _steps(bag: Path, drive: Drive) -> Iterator[tuple[int, dict[str, np.ndarray], Objects | None]]:
-    """Stamp, images and perceived objects of every step whose camera frames are all there."""
+def _order(camera: Camera) -> tuple[bool, float]:
+    """The front camera first, then counter-clockwise."""
+    return camera.name != "front", camera.yaw_deg % 360
+
+
+def _steps(bag: Path, drive: Drive, rig: Rig) -> Iterator[tuple[int, dict[str, np.ndarray], Objects | None]]:
+    """Stamp, newest images and perceived objects of every step at which the cameras that are due have frames.
+
+    Rigs without a camera of FPS give each step as often as it takes to make a film in real time.
+    """
     available = bag_topics(bag)
-    topics = [topic for topic in available if topic.startswith("/camera/") and topic.endswith("/compressed")]
+    names = {camera.name for camera in rig.cameras if f"/camera/{camera.name}/compressed" in available}
+    topics = [f"/camera/{name}/compressed" for name in sorted(names)]
     images: dict[int, dict[str, np.ndarray]] = {}
+    newest: dict[str, np.ndarray] = {}
     seen: dict[int, Objects] = {}
-    waiting: list[int] = []
+    waiting: list[tuple[int, dict[str, np.ndarray]]] = []
+    repeats = FPS // max(camera.rate_hz for camera in rig.cameras)
     if not topics:
         return
     extra = [topic for topic in ("/perception/objects",) if topic in available]
@@ -113,13 +125,15 @@ def _steps(bag: Path, drive: Drive) -> Iterator[tuple[int, dict[str, np.ndarray]
             seen[stamp] = read_objects(msg)
             continue
         images.setdefault(stamp, {})[topic.split("/")[2]] = read_image(msg)
-        if len(images[stamp]) == len(topics):
-            waiting.append(stamp)
+        due = rig.due(stamp)
+        if due is not None and names & {camera.name for camera in due.cameras} <= set(images[stamp]):
+            newest = newest | images.pop(stamp)
+            waiting.append((stamp, newest))
             if len(waiting) > 5:  # objects of a step come a little later than its frames
-                step = waiting.pop(0)
-                yield step, images.pop(step), seen.pop(step, None)
-    for step in waiting:
-        yield step, images.pop(step), seen.pop(step, None)
+                step, frames = waiting.pop(0)
+                yield from [(step, frames, seen.pop(step, None))] * repeats
+    for step, frames in waiting:
+        yield from [(step, frames, seen.pop(step, None))] * repeats
 
 
 def _draw_ribbon(image: np.ndarray, camera: Camera, plan: np.ndarray, colour: Colour) -> None:

@@ -82,6 +82,7 @@ def test_nodes_do_not_survive_their_parent(simulate):
     run = simulate(*OPTIONS, "--driver", "expert")
     run.wait_until_driving()
     pids = run.nodes
+    segments = shared_memory_of(pids)
     run.process.kill()
     run.process.wait()
     deadline = time.monotonic() + LIMIT_S
@@ -89,3 +90,4 @@ def test_nodes_do_not_survive_their_parent(simulate):
         time.sleep(0.1)
     assert not alive(pids)
     assert bag_topics(run.out / "bag")["/camera/front/compressed"][1] > 0  # the recorder closed it
+    assert segments and not segments & set(os.listdir("/dev/shm"))  # and tidied up after the others

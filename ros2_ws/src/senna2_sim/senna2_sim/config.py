@@ -16,6 +16,7 @@ class SimNodeConfig(NodeConfig):
     driver: Literal["senna2", "expert", "constant_velocity"] = "senna2"  # the latter two plan inside the simulator
     rig: str = "small"
     device: str = "auto"  # cpu; cuda or auto: gsplat draws where it works, else the CPU
+    effects: str = "none"  # what the cameras add: none, mild, harsh, or path of a .json
     max_duration_s: float = 0.0  # ends clips early; 0: as long as the clip
     exit_at_end: bool = False
     wait_for_nodes: tuple[str, ...] = ()  # nodes that must listen to /clock before the first step

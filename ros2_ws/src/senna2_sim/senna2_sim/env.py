@@ -7,9 +7,10 @@ import numpy as np
 from gymnasium import spaces
 
 from senna2_core.actions import DirectionAction
+from senna2_sim.camera_effects import CameraEffects, with_effects
 from senna2_sim.ego import EgoConfig
 from senna2_sim.metrics import Result, result_of
-from senna2_sim.rig import load_rig
+from senna2_sim.rig import Rig, load_rig
 from senna2_sim.scenarios import load_clip
 from senna2_sim.traffic_models import TrafficModel, with_traffic
 from senna2_sim.world.types import Clip
@@ -27,6 +28,9 @@ class SimEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     "speed_limit": (1,) m/s}. Action: (40, 3) x m, y m, yaw rad in base_link at 0.1 s steps. Reward: metres of route
     gained, over what the speed limit allows in a step; COLLISION_REWARD more at a collision. Terminated: collision,
     lost, or the route's end; truncated: the clip's duration is over. The truth is in `env.world`.
+
+    rig: a name or the path of a .json; between two frames of a slower camera, observations keep its last one. effects:
+    what the cameras add to the pictures, seeded by the clip's seed; nothing when None.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (gymnasium's contract)
@@ -38,6 +42,7 @@ class SimEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         *,
         render: bool = True,
         rig: str = "small",
+        effects: CameraEffects | None = None,
         ego_config: EgoConfig | None = None,
         disturbance: Disturbance | None = None,
         traffic: TrafficModel = "scripted",
@@ -49,6 +54,7 @@ class SimEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._traffic = traffic
         self._family = family
         self._rig = load_rig(rig) if render else None
+        self._effects = effects or CameraEffects()
         self._ego_config = ego_config or EgoConfig()
         self._disturbance = disturbance or Disturbance()
         self.render_mode = "rgb_array" if render else None
@@ -100,11 +106,15 @@ class SimEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def images(self) -> dict[str, np.ndarray]:
         """What the cameras see now, {name: (H, W, 3) uint8 RGB}; ValueError without rendering."""
-        if self._scene is None or self._rig is None:
+        if self._rig is None:
             raise ValueError("SimEnv: got render=False, images need render=True")
+        return self._frames(self._rig)
+
+    def _frames(self, rig: Rig) -> dict[str, np.ndarray]:
+        assert self._scene is not None
         world = self.world
-        return self._scene.render(
-            self._rig,
+        images = self._scene.render(
+            rig,
             world.ego.pose,
             world.agent_poses,
             agent_brake=world.agent_brake,
@@ -112,6 +122,7 @@ class SimEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             light_colours=world.light_colours,
             visible=world.agent_visible,
         )
+        return with_effects(images, rig, self._effects, seed=self.clip.seed, ego=world.ego)
 
     def render(self) -> np.ndarray:  # type: ignore[override]
         """The first camera's image, (H, W, 3) uint8."""
@@ -127,6 +138,7 @@ class SimEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             self._scene = build_scene(clip)
 
     def _new_world(self) -> World:
+        self._newest: dict[str, np.ndarray] = {}  # frame of each camera; all are due at the start
         return World(self.clip, seed=self.clip.seed, ego_config=self._ego_config, disturbance=self._disturbance)
 
     def _observation(self) -> dict[str, Any]:
@@ -139,8 +151,10 @@ class SimEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
                 "speed_limit": np.array([navigation.speed_limit_mps], np.float32),
             },
         }
-        if self._scene is not None:
-            observation["images"] = self.images()
+        if self._rig is not None:
+            due = self._rig.due(self.world.stamp_ns)
+            self._newest = (self._newest | self._frames(due)) if due else self._newest
+            observation["images"] = self._newest
         return observation
 
     def _info(self) -> dict[str, Any]:

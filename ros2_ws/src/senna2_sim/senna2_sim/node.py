@@ -13,6 +13,7 @@ from senna2_msgs.srv import LoadClip, Reset
 from senna2_core.messages import fill_trajectory, read_trajectory, stamp_ns
 from senna2_core.ros_node import Finished, Health, NodeError, load_config, output_qos, run_node
 from senna2_sim import backends
+from senna2_sim.camera_effects import load_effects
 from senna2_sim.config import SimNodeConfig
 from senna2_sim.drivers import DRIVERS
 from senna2_sim.rig import load_rig
@@ -32,6 +33,7 @@ class SimNode(Node):
     def __init__(self) -> None:
         super().__init__("sim")
         self._config = load_config(self, SimNodeConfig)
+        self._effects = load_effects(self._config.effects)
         self.health = Health(self)
         self.get_logger().info(backends.choose(self._config.device))
         self._rig = load_rig(self._config.rig)
@@ -45,7 +47,7 @@ class SimNode(Node):
         self._timer = self.create_timer(STEP_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _load(self, clip: Clip, start_ns: int) -> None:
-        self._session = Session(clip, self._rig, start_ns, self._config.max_duration_s)
+        self._session = Session(clip, self._rig, start_ns, self._config.max_duration_s, effects=self._effects)
         self._session.images()  # whatever has to be compiled or uploaded is done before the clock runs
         self._world = self._session.world
         self._state: Literal["waiting for nodes", "driving", "ended"] = "waiting for nodes"
@@ -126,7 +128,8 @@ class SimNode(Node):
 
     def _facts(self) -> dict[str, Any]:
         """What a reader of the bag needs to know about the run; shown in the diagnostics as well."""
-        facts = self._session.facts() | {name: getattr(self._config, name) for name in ("driver", "mode", "rig")}
+        chosen = ("driver", "mode", "rig", "effects")
+        facts = self._session.facts() | {name: getattr(self._config, name) for name in chosen}
         facts["wall_s"] = round(time.monotonic() - self._driving_since_s, 3)
         self.health.values = {name: str(value) for name, value in facts.items()}
         return facts

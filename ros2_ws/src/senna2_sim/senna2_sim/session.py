@@ -6,6 +6,7 @@ import numpy as np
 
 from senna2_core.geometry import from_frame, to_frame
 from senna2_core.messages import GroundTruth
+from senna2_sim.camera_effects import CameraEffects, with_effects
 from senna2_sim.rig import Rig
 from senna2_sim.scene import build_scene
 from senna2_sim.world.types import Clip
@@ -19,8 +20,11 @@ MEMORY_STEPS = 50  # plans for older steps are not accepted
 class Session:
     """A clip, its world and its scene, moved by the newest plan."""
 
-    def __init__(self, clip: Clip, rig: Rig, start_stamp_ns: int, max_duration_s: float = 0.0):
-        """max_duration_s ends the clip early; 0 does not."""
+    def __init__(
+        self, clip: Clip, rig: Rig, start_stamp_ns: int, max_duration_s: float = 0.0, *,
+        effects: CameraEffects | None = None,
+    ):  # fmt: skip
+        """max_duration_s ends the clip early; 0 does not. The clip's seed is also that of the effects."""
         if 0 < max_duration_s < clip.duration_s:
             clip = replace(clip, duration_s=max_duration_s)
         self.clip = clip
@@ -29,6 +33,7 @@ class Session:
         self._scene = build_scene(clip)
         self._poses = {start_stamp_ns: self.world.ego.pose}  # of the ego, by stamp
         self._plan: tuple[int, np.ndarray] | None = None
+        self._effects = effects or CameraEffects()
 
     @property
     def planned(self) -> bool:
@@ -41,10 +46,12 @@ class Session:
         return 0 if self._plan is None else (self.world.stamp_ns - self._plan[0]) // STEP_NS
 
     def images(self) -> dict[str, np.ndarray]:
-        """What the cameras see now: name -> (H, W, 3) uint8 RGB."""
+        """What the cameras that are due see now: name -> (H, W, 3) uint8 RGB."""
         world = self.world
-        return self._scene.render(
-            self._rig,
+        if (rig := self._rig.due(world.stamp_ns)) is None:
+            return {}
+        images = self._scene.render(
+            rig,
             world.ego.pose,
             world.agent_poses,
             agent_brake=world.agent_brake,
@@ -52,6 +59,7 @@ class Session:
             light_colours=world.light_colours,
             visible=world.agent_visible,
         )
+        return with_effects(images, rig, self._effects, seed=self.clip.seed, ego=world.ego)
 
     def truth(self) -> GroundTruth:
         """The truth now."""

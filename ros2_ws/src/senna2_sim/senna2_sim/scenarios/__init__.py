@@ -60,3 +60,11 @@ def clip_named(name: str) -> Clip:
     if not dash or not seed.isdigit():
         raise ValueError(f'clip "{name}": wanted FAMILY-SEED, e.g. follow_stop-0007; families: {", ".join(FAMILIES)}')
     return load_clip(family, int(seed))
+
+
+def story(family: str) -> str:
+    """What happens in a family's clips, in a line; ValueError as `load_clip`."""
+    builder = _BUILDERS.get(family)
+    if builder is None:
+        load_clip(family, 0)  # says which families there are
+    return (getattr(builder, "__doc__", None) or "").strip().partition("\n")[0]
