@@ -65,7 +65,7 @@ def _cards(result: dict[str, Any]) -> str:
     collision = "yes, at fault" if result["at_fault"] else "yes" if collided else "none"
     ttc = "> 5 s" if result["min_ttc_s"] is None else number("min_ttc_s", " s")
     tight = result["min_ttc_s"] is not None and result["min_ttc_s"] < 1
-    share = result["consistency"]
+    share, far = result["consistency"], result["far_from_captures"]
     return "".join(
         [
             card("–" if collided is None else collision, "collision", "bad" if collided else "good"),
@@ -73,6 +73,7 @@ def _cards(result: dict[str, Any]) -> str:
             card(number("progress_m", " m", 0), f"driven in {number('duration_s', ' s')}"),
             card("–" if share is None else f"{100 * share:.0f} %", "plans that do what was decided"),
             card(number("real_time_factor", "×", 2), "real-time factor"),
+            card(f"{100 * far['all']:.0f} %", "frames far from every captured view") if far else "",
         ]
     )
 

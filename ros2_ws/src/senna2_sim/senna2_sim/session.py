@@ -1,13 +1,19 @@
 """One episode on the simulator's side of the handshake: which plan moves the world, and who is late. No ROS."""
 
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from senna2_core.geometry import from_frame, to_frame
 from senna2_core.messages import GroundTruth
 from senna2_sim.rig import Rig
-from senna2_sim.scene import build_scene
+from senna2_sim.config import SimNodeConfig
+from senna2_sim.scenarios import load_clip
+from senna2_sim.scene import Scene, build_scene
+from senna2_sim.scene_file import read_scene
+from senna2_sim.splat_scene import load_scene
 from senna2_sim.world.types import Clip
 from senna2_sim.world.world import STEP_NS, World
 
@@ -19,14 +25,17 @@ MEMORY_STEPS = 50  # plans for older steps are not accepted
 class Session:
     """A clip, its world and its scene, moved by the newest plan."""
 
-    def __init__(self, clip: Clip, rig: Rig, start_stamp_ns: int, max_duration_s: float = 0.0):
-        """max_duration_s ends the clip early; 0 does not."""
+    def __init__(
+        self, clip: Clip, rig: Rig, start_stamp_ns: int, max_duration_s: float = 0.0, scene: Scene | None = None
+    ):
+        """max_duration_s ends the clip early; 0 does not. scene: the clip's, when it is not a generated one."""
         if 0 < max_duration_s < clip.duration_s:
             clip = replace(clip, duration_s=max_duration_s)
         self.clip = clip
         self.world = World(clip, start_stamp_ns=start_stamp_ns)
         self._rig = rig
-        self._scene = build_scene(clip)
+        self.scene = scene or build_scene(clip)
+        self._far: dict[int, tuple[str, ...]] = {}  # cameras far from the captured views, by stamp
         self._poses = {start_stamp_ns: self.world.ego.pose}  # of the ego, by stamp
         self._plan: tuple[int, np.ndarray] | None = None
 
@@ -43,7 +52,8 @@ class Session:
     def images(self) -> dict[str, np.ndarray]:
         """What the cameras see now: name -> (H, W, 3) uint8 RGB."""
         world = self.world
-        return self._scene.render(
+        self._far[world.stamp_ns] = self.scene.far_cameras(self._rig, world.ego.pose)
+        return self.scene.render(
             self._rig,
             world.ego.pose,
             world.agent_poses,
@@ -60,7 +70,17 @@ class Session:
     def facts(self) -> dict[str, str | int | float]:
         """What a reader of a recording needs to know."""
         seconds = round(self.world.time_s, 3)
-        return {"clip": self.clip.family, "seed": self.clip.seed, "duration_s": seconds, "end": self.end}
+        facts = {"clip": self.clip.family, "seed": self.clip.seed, "duration_s": seconds, "end": self.end}
+        return facts | self._outside_facts()
+
+    def _outside_facts(self) -> dict[str, str | int | float]:
+        """Of a scene from outside: its file and, if its captures are known, how many steps each camera was far."""
+        facts: dict[str, str | int | float] = {"scene": self.scene.file} if self.scene.file else {}
+        if self.scene.views is not None:
+            far = Counter(name for names in self._far.values() for name in names)
+            facts |= {"steps": len(self._far), "far_now": " ".join(self._far.get(self.world.stamp_ns, ()))}
+            facts |= {f"far_steps_{camera.name}": far[camera.name] for camera in self._rig.cameras}
+        return facts
 
     @property
     def end(self) -> str:
@@ -88,6 +108,13 @@ class Session:
         self._poses[world.stamp_ns] = world.ego.pose
         self._poses.pop(world.stamp_ns - MEMORY_STEPS * STEP_NS, None)
         return world.collided and not collided
+
+
+def opening(config: SimNodeConfig) -> tuple[Clip, Scene | None]:
+    """What a node with this config drives first. ValueError: no such clip, or no readable scene."""
+    if config.scene:
+        return load_scene(read_scene(Path(config.scene)))
+    return load_clip(config.clip, config.seed), None
 
 
 def who_is_late(stamp_ns: int, newest_ns: dict[str, int]) -> str:
