@@ -19,7 +19,9 @@ def street(tmp_path):
     rng = np.random.default_rng(0)
     means = np.column_stack([rng.uniform(-5, 5, 500), rng.uniform(0, 5, 500), np.full(500, -20.0)])
     red = sh_from_rgb(np.tile([0.9, 0.1, 0.1], (500, 1)))
-    save_gaussians(tmp_path / "wall.ply", Gaussians(means, np.ones((500, 4)), np.full((500, 3), 0.4), np.ones(500), red))
+    save_gaussians(
+        tmp_path / "wall.ply", Gaussians(means, np.ones((500, 4)), np.full((500, 3), 0.4), np.ones(500), red)
+    )
     ahead = np.eye(4)
     frames = []
     for z in np.linspace(0, -30, 61):

@@ -1,8 +1,8 @@
 """Photographs of a generated clip's empty street, with poses and points, as a vehicle would record them for a fit.
 
-    python ros2_ws/src/senna2_sim/examples/capture_clip.py empty_road-0003 captures/road
-    python -m senna2_sim.fit --captures captures/road --out fits/road --downscale 4 --steps 2000
-    make sim SCENE=fits/road/point_cloud.ply SCENE_CAPTURES=captures/road DRIVER=expert
+python ros2_ws/src/senna2_sim/examples/capture_clip.py empty_road-0003 captures/road
+python -m senna2_sim.fit --captures captures/road --out fits/road --downscale 4 --steps 2000
+make sim SCENE=fits/road/point_cloud.ply SCENE_CAPTURES=captures/road DRIVER=expert
 """
 
 import json

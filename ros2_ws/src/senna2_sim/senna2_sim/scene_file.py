@@ -44,7 +44,8 @@ class SceneOptions:
     map: Path | None = None
     """JSON with route, lane width and speed limit (default: along the captures, else 100 m straight ahead)."""
     captures: Path | None = None
-    """Folder with the transforms.json that the Gaussians were fitted to (default: beside them, if there is one)."""
+    """Folder with the transforms.json that the Gaussians were fitted to (default: one beside them; a scene file names
+    it)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class SceneFile:
     name: str = ""  # by default that of the file
     up: Up = "z"
     scale: float = 1.0  # m per unit
-    pose: Pose | None = None  # x y z m, roll pitch yaw deg (fixed axes) of the map's origin in the levelled, scaled scene
+    pose: Pose | None = None  # x y z m, roll pitch yaw deg of the map's origin in the levelled scene
     map_from_scene: tuple[Row, Row, Row, Row] | None = None  # similarity, instead of up, scale and pose
     sky: tuple[float, float, float] = (0.0, 0.0, 0.0)  # colour 0..1 where there are no Gaussians
     map: Path | None = None  # a `MapFile`
@@ -116,7 +117,9 @@ def read_scene(path: Path, options: SceneOptions = SceneOptions()) -> SceneFile:
     given = {key: value for key, value in asdict(options).items() if value is not None}
     given |= {key: value.absolute() for key, value in given.items() if isinstance(value, Path)}
     if path.suffix.lower() in GAUSSIANS:
-        file = SceneFile(gaussians=path.absolute())
+        beside = path.absolute().parent
+        captures = beside if (beside / "transforms.json").is_file() else None
+        file = SceneFile(gaussians=path.absolute(), captures=captures)
     elif path.suffix.lower() == ".json":
         file = _parsed(SceneFile, path)
         paths = {key: getattr(file, key) for key in ("gaussians", "map", "captures")}
@@ -127,8 +130,6 @@ def read_scene(path: Path, options: SceneOptions = SceneOptions()) -> SceneFile:
         file = replace(file, name=file.name or path.stem, **given)
     except ValueError as error:
         raise ValueError(f"scene {path}: {error}") from None
-    if file.captures is None and (file.gaussians.parent / "transforms.json").is_file():
-        file = replace(file, captures=file.gaussians.parent)
     for key in ("gaussians", "map"):
         if (needed := getattr(file, key)) is not None and not needed.is_file():
             raise ValueError(f"scene {path}: {key} {needed}: no such file")

@@ -8,8 +8,8 @@ import numpy as np
 
 from senna2_core.geometry import from_frame, to_frame
 from senna2_core.messages import GroundTruth
-from senna2_sim.rig import Rig
 from senna2_sim.config import SimNodeConfig
+from senna2_sim.rig import Rig
 from senna2_sim.scenarios import load_clip
 from senna2_sim.scene import Scene, build_scene
 from senna2_sim.scene_file import read_scene
@@ -70,8 +70,8 @@ class Session:
     def facts(self) -> dict[str, str | int | float]:
         """What a reader of a recording needs to know."""
         seconds = round(self.world.time_s, 3)
-        facts = {"clip": self.clip.family, "seed": self.clip.seed, "duration_s": seconds, "end": self.end}
-        return facts | self._outside_facts()
+        facts: dict[str, str | int | float] = {"clip": self.clip.family, "seed": self.clip.seed}
+        return facts | {"duration_s": seconds, "end": self.end} | self._outside_facts()
 
     def _outside_facts(self) -> dict[str, str | int | float]:
         """Of a scene from outside: its file and, if its captures are known, how many steps each camera was far."""

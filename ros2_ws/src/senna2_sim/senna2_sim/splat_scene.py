@@ -1,6 +1,6 @@
 """A scene from outside as something to drive in: a clip without traffic along its route, and what the cameras see.
 
-    python -m senna2_sim.splat_scene street.ply --up -y --scale 2.3        # frames along the route, as PNG
+    python -m senna2_sim.splat_scene street.ply --up=-y --scale 2.3        # frames along the route, as PNG
 
 The Gaussians are only scaled; they keep their own axes, and the renderer turns and shifts them as one group. So view
 directions, and with them spherical harmonics of any degree, are computed in the frame that they were fitted in.
@@ -63,27 +63,9 @@ def place(file: SceneFile) -> Placed:
         ValueError: map or captures malformed; a route that is empty, too short or comes back to itself.
     """
     road = read_map(file.map)
-    poses, course_of = _captured(file)
-    if file.map_from_scene is not None:
-        transform = np.array(file.map_from_scene, dtype=float)
-    else:
-        camera_up = -poses[:, :3, 1].mean(axis=0) if len(poses) else None
-        transform = levelled_from_scene(file.up, file.scale, camera_up)
-        if file.pose is not None:
-            transform = np.linalg.inv(matrix(file.pose)) @ transform
-        elif len(poses) and road.route is None:
-            x, y, z = (along := course_of(transform))[0]
-            yaw = np.rad2deg(np.arctan2(*(along[3] - along[0])[1::-1]))
-            transform = np.linalg.inv(matrix((x, y, z, 0.0, 0.0, yaw))) @ transform
-    if road.route is not None:
-        course = smooth_course(np.array(road.route))
-        if (back := returns_at(course)) is not None:
-            raise ValueError(f"{file.map}: route comes back to itself after {back} m, wanted one that does not")
-    elif len(poses):
-        course = course_of(transform)
-        course = course[: returns_at(course)]
-    else:
-        course = smooth_course(np.array([[0.0, 0.0], [file.route_m, 0.0]]))
+    poses, path = _captured(file)
+    transform = _map_from_scene(file, poses, path if road.route is None else path[:0])
+    course = _route(file, road, path, transform)
     if len(course) - 1 < SHORTEST_M:
         raise ValueError(
             f"scene {file.name}: the route is {len(course) - 1} m long, wanted at least {SHORTEST_M:.0f} m; correct "
@@ -146,32 +128,60 @@ def returns_at(course: np.ndarray) -> int | None:
     return int(later.min()) if len(later) else None
 
 
-def _captured(file: SceneFile):  # type: ignore[no-untyped-def]
-    """Scene from camera (M, 4, 4), OpenCV axes, and a function: map from scene -> course (K, 3) in map."""
+def _captured(file: SceneFile) -> tuple[np.ndarray, np.ndarray]:
+    """Scene from camera, OpenCV axes: of all captures (M, 4, 4), and of those that make the route, in order."""
     if file.captures is None:
-        return np.zeros((0, 4, 4)), None
+        return np.zeros((0, 4, 4)), np.zeros((0, 4, 4))
     from senna2_sim.fit.captures import read_poses
 
     _, frames, viewmats = read_poses(file.captures)
-    names = [frame["file_path"] for frame in frames]
+    names = [str(frame["file_path"]) for frame in frames]
     chosen = [index for index, name in enumerate(names) if fnmatch(name, file.route_frames)]
     if not chosen:
         raise ValueError(f'{file.captures}: none of {len(names)} captures is a "{file.route_frames}" (route_frames)')
     chosen.sort(key=lambda index: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", names[index])])
     poses = np.linalg.inv(viewmats)
+    return poses, poses[chosen]
 
-    def course(transform: np.ndarray) -> np.ndarray:
-        points = poses[chosen, :3, 3] @ transform[:3, :3].T + transform[:3, 3] - [0, 0, file.camera_height_m]
-        gaps = np.linalg.norm(np.diff(points, axis=0), axis=1)
-        jumps = np.flatnonzero(gaps > np.maximum(JUMP_M, 5 * np.median(gaps))) if len(gaps) else []
-        points = points[: jumps[0] + 1] if len(jumps) else points
-        kept = [points[0]]
-        for point in points:
-            if np.linalg.norm(point - kept[-1]) >= STANDING_M:
-                kept.append(point)
-        return smooth_course(np.array(kept))
 
-    return poses, course
+def _map_from_scene(file: SceneFile, poses: np.ndarray, path: np.ndarray) -> np.ndarray:
+    """Similarity (4, 4). path: cameras (M, 4, 4) below the first of which the map begins, if the file does not say."""
+    if file.map_from_scene is not None:
+        return np.array(file.map_from_scene, dtype=float)
+    camera_up = -poses[:, :3, 1].mean(axis=0) if len(poses) else None
+    levelled = levelled_from_scene(file.up, file.scale, camera_up)
+    pose = file.pose
+    if pose is None and len(path):
+        course = _course(path, levelled, file.camera_height_m)
+        ahead = course[min(3, len(course) - 1)] - course[0]
+        x, y, z = course[0].tolist()
+        pose = x, y, z, 0.0, 0.0, float(np.rad2deg(np.arctan2(ahead[1], ahead[0])))
+    return levelled if pose is None else np.linalg.inv(matrix(pose)) @ levelled
+
+
+def _route(file: SceneFile, road: MapFile, path: np.ndarray, transform: np.ndarray) -> np.ndarray:
+    """The course (N, 3) in map: that of the road map, of the cameras at path (M, 4, 4), or straight ahead."""
+    if road.route is not None:
+        course = smooth_course(np.array(road.route))
+        if (back := returns_at(course)) is not None:
+            raise ValueError(f"{file.map}: route comes back to itself after {back} m, wanted one that does not")
+        return course
+    if len(path):
+        course = _course(path, transform, file.camera_height_m)
+        return course[: returns_at(course)]
+    return smooth_course(np.array([[0.0, 0.0], [file.route_m, 0.0]]))
+
+
+def _course(poses: np.ndarray, transform: np.ndarray, height_m: float) -> np.ndarray:
+    """The way (K, 3) of cameras at poses (M, 4, 4) of the scene, on the ground below them, where transform takes it."""
+    points = poses[:, :3, 3] @ transform[:3, :3].T + transform[:3, 3] - [0.0, 0.0, height_m]
+    gaps = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    jumps = np.flatnonzero(gaps > max(JUMP_M, 5 * float(np.median(gaps)))) if len(gaps) else gaps
+    kept = [points[0]]
+    for point in points[: jumps[0] + 1] if len(jumps) else points:
+        if np.linalg.norm(point - kept[-1]) >= STANDING_M:
+            kept.append(point)
+    return smooth_course(np.array(kept))
 
 
 def _clip(file: SceneFile, road: MapFile, course: np.ndarray) -> Clip:
