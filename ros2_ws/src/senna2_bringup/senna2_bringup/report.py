@@ -32,6 +32,8 @@ COLOURS = {
     "agrees": "#8fd6b4",
     "disagrees": "#f2a59f",
     "unknown": "#eceff4",
+    "near": "#8fd6b4",
+    "far": "#f2a59f",
 }
 
 
@@ -110,6 +112,7 @@ def _charts(drive: Drive, seconds: float) -> str:
     ]
     sections = [
         ("Speed, km/h", legend({line.label: line.colour for line in speeds}) + line_chart(speeds, seconds, 190)),
+        ("Frames far from every captured view", _far(drive, seconds)),
         ("Mileage along the route, m", line_chart(mileage, seconds)),
         ("Decisions, and what the plan does", _decisions(drive, seconds)),
         (
@@ -134,6 +137,12 @@ def _decisions(drive: Drive, seconds: float) -> str:
         "together": ["agrees" if c.agree else "disagrees" for c in checks],
     }
     return timeline([Row(label=k, times_s=times, values=v) for k, v in words.items()], COLOURS, seconds)
+
+
+def _far(drive: Drive, seconds: float) -> str:
+    cameras, times = sorted(drive.facts.get("far_ms", {})), [drive.seconds(stamp) for stamp in drive.stamps]
+    rows = [(name, ["far" if drive.is_far(name, stamp) else "near" for stamp in drive.stamps]) for name in cameras]
+    return timeline([Row(label=k, times_s=times, values=v) for k, v in rows], COLOURS, seconds) if rows else ""
 
 
 def _times(drive: Drive) -> str:

@@ -69,6 +69,11 @@ class Drive:
         """Since the start."""
         return (stamp - self.start_ns) / 1e9
 
+    def is_far(self, camera: str, stamp: int) -> bool:
+        """Whether a camera's frame was far from every captured view; False where the views are not known."""
+        spans = self.facts.get("far_ms", {}).get(camera, [])
+        return any(first <= stamp // 1_000_000 <= last for first, last in spans)
+
 
 def load_drive(bag: Path) -> Drive:
     """The last episode in a bag, however short.

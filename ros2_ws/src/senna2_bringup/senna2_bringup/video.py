@@ -28,6 +28,7 @@ PANEL_Y = FRONT[1] + SMALL[1] + 6
 TEXT: Colour = (236, 240, 245)
 DIM: Colour = (140, 148, 160)
 RED: Colour = (255, 96, 96)
+FAR = "far from every captured view"
 _FONT = cv2.FontFace("sans")
 
 
@@ -85,10 +86,14 @@ def compose(
         camera = next(camera for camera in cameras if camera.name == first)
         _draw_ribbon(big, camera, plan, colour)
     canvas[: FRONT[1], : FRONT[0]] = big
+    if drive.is_far(first, stamp):
+        _write(canvas, FAR, (12, 28), 20, RED, 600)
     for column, name in enumerate(others[:3]):
         x, y = column * (SMALL[0] + 8), FRONT[1] + 6
         canvas[y : y + SMALL[1], x : x + SMALL[0]] = cv2.resize(images[name], SMALL, interpolation=cv2.INTER_CUBIC)
         _write(canvas, name, (x + 8, y + 20), 15, TEXT)
+        if drive.is_far(name, stamp):
+            _write(canvas, FAR, (x + 8, y + SMALL[1] - 10), 15, RED, 600)
     _draw_birdseye(birdseye, drive, stamp, seen, colour)
     canvas[:, FRONT[0] + 8 :] = birdseye.image
     _draw_panel(canvas, drive, stamp)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from senna2_bringup.result import load_drive
 from senna2_bringup.simulate import Args, main
 from senna2_core.bags import read_bag
 from senna2_core.messages import read_image
@@ -36,14 +37,17 @@ def test_the_graph_drives_in_a_file_of_gaussians_and_flags_what_was_never_captur
     run = simulate(
         "--scene", street, "--scene.up=y", "--scene.scale", 2, "--driver", "expert", "--duration-s", 1, "--no-video"
     )
-    code, output = run.wait()
+    code, output = run.wait(240)
     assert code == 0, output
     result = run.result
     assert (result["clip"], result["scene"], result["end"]) == ("wall", str(street), "time")
     assert result["far_from_captures"] == {"all": 0.75, "front": 0.0, "left": 1.0, "right": 1.0, "rear": 1.0}
     assert result["progress_m"] > 4 and result["plans"] == 11
     assert "frames far from every captured view: all 75 %, front 0 %" in output
-    assert "75 %" in (run.out / "report.html").read_text()
+    page = (run.out / "report.html").read_text()
+    assert "75 %" in page and "Frames far from every captured view" in page
+    drive = load_drive(run.out / "bag")
+    assert all(drive.is_far("rear", stamp) and not drive.is_far("front", stamp) for stamp in drive.stamps)
     images = [read_image(m) for _, _, m in read_bag(run.out / "bag", ["/camera/front/compressed"])]
     middle = images[0][60:85, 150:170].astype(int)
     assert np.all(middle[..., 0] - middle[..., 1] > 80)

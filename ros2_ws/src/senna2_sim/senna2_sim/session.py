@@ -2,7 +2,9 @@
 
 from collections import Counter
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -67,19 +69,24 @@ class Session:
         names = "stamp_ns agents intention ttc_s min_ttc_s progress_m route_offset_m collided at_fault".split()
         return GroundTruth(**{name: getattr(self.world, name) for name in names})
 
-    def facts(self) -> dict[str, str | int | float]:
+    def facts(self) -> dict[str, Any]:
         """What a reader of a recording needs to know."""
         seconds = round(self.world.time_s, 3)
-        facts: dict[str, str | int | float] = {"clip": self.clip.family, "seed": self.clip.seed}
-        return facts | {"duration_s": seconds, "end": self.end} | self._outside_facts()
+        facts = {"clip": self.clip.family, "seed": self.clip.seed, "duration_s": seconds, "end": self.end}
+        return facts | self._outside_facts()
 
-    def _outside_facts(self) -> dict[str, str | int | float]:
-        """Of a scene from outside: its file and, if its captures are known, how many steps each camera was far."""
-        facts: dict[str, str | int | float] = {"scene": self.scene.file} if self.scene.file else {}
+    def _outside_facts(self) -> dict[str, Any]:
+        """Of a scene from outside: its file and, if its captures are known, in how many steps each camera was far.
+
+        At the end also far_ms: spans [first, last] of the stamps, ms, by camera.
+        """
+        facts: dict[str, Any] = {"scene": self.scene.file} if self.scene.file else {}
         if self.scene.views is not None:
             far = Counter(name for names in self._far.values() for name in names)
             facts |= {"steps": len(self._far), "far_now": " ".join(self._far.get(self.world.stamp_ns, ()))}
             facts |= {f"far_steps_{camera.name}": far[camera.name] for camera in self._rig.cameras}
+            if self.world.done:
+                facts["far_ms"] = {name: spans_ms(self._far, name) for name in far}
         return facts
 
     @property
@@ -115,6 +122,13 @@ def opening(config: SimNodeConfig) -> tuple[Clip, Scene | None]:
     if config.scene:
         return load_scene(read_scene(Path(config.scene)))
     return load_clip(config.clip, config.seed), None
+
+
+def spans_ms(far: dict[int, tuple[str, ...]], name: str) -> list[list[int]]:
+    """First and last stamp, ms, of each run of steps in which a name is there. far: names by stamp ns, in order."""
+    runs = groupby(far, key=lambda stamp: name in far[stamp])
+    spans = [[stamp // 1_000_000 for stamp in stamps] for there, stamps in runs if there]
+    return [[span[0], span[-1]] for span in spans]
 
 
 def who_is_late(stamp_ns: int, newest_ns: dict[str, int]) -> str:

@@ -17,7 +17,7 @@ from senna2_sim.rig import load_rig
 from senna2_sim.scenarios import load_clip
 from senna2_sim.scene import MARGIN, NEAR_M, build_scene
 from senna2_sim.scene_file import LEVEL, SceneOptions, matrix, read_scene, write_scene
-from senna2_sim.session import Session
+from senna2_sim.session import Session, spans_ms
 from senna2_sim.splat_scene import load_scene, place, returns_at, smooth_course
 from senna2_sim.world.paths import Paths
 from senna2_sim.world.world import World
@@ -200,6 +200,15 @@ def test_a_session_counts_the_frames_that_are_far(street, tmp_path):
         front=0, left=11, right=11, rear=11
     )
     assert facts["far_now"] == "left right rear"
+    assert facts["far_ms"] == {name: [[0, 1000]] for name in ("left", "right", "rear")}
+
+
+def test_spans_hold_exactly_the_steps_in_which_a_name_is_there():
+    there = [True, True, False, True, False, False, True]
+    far = {k * 100_000_000: ("left", "front")[: 1 + here] for k, here in enumerate(there)}
+    spans = spans_ms(far, "front")
+    assert spans == [[0, 100], [300, 300], [600, 600]]
+    assert spans_ms(far, "left") == [[0, 600]] and spans_ms(far, "rear") == []
 
 
 def test_a_map_says_route_limit_lanes_and_kerbs(street, tmp_path):
