@@ -20,6 +20,7 @@ from senna2_sim.rig import check_rig, load_rig
 ARGUMENTS = {
     "clip": ("follow_stop", "family of the clip"),
     "seed": ("1000", "seed of the clip"),
+    "scene": ("", "instead of a clip: .ply, .splat, .spz or a .json scene file (docs/scenes.md)"),
     "mode": ("lockstep", "lockstep or realtime"),
     "driver": ("senna2", "senna2, expert or constant_velocity"),
     "device": ("auto", "auto, cpu or cuda"),
@@ -53,6 +54,7 @@ def start(context) -> list:
     processes = simulation(
         clip=given["clip"],
         seed=int(given["seed"]),
+        scene=Path(given["scene"]) if given["scene"] else None,
         mode=given["mode"],
         driver=given["driver"],
         device=given["device"],

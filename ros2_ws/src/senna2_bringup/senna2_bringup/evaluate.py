@@ -79,6 +79,9 @@ def summary(result: dict[str, Any], times: list[tuple[str, str, int, float, floa
         f"  collision {collision}, minimum TTC {show('min_ttc_s', ' s')}, {show('progress_m', ' m')} in "
         f"{show('duration_s', ' s')}, real-time factor {show('real_time_factor')}, consistency {show('consistency')}",
     ]
+    if (far := result["far_from_captures"]) is not None:
+        shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in far.items())
+        lines.append(f"  frames far from every captured view: {shares}")
     if times:
         lines.append("  where the time goes   mean ms     95 %    calls")
     for node, what, count, mean_ms, p95_ms in times:

@@ -59,6 +59,7 @@ def simulation(
     *,
     clip: str,
     seed: int,
+    scene: Path | None = None,
     mode: str = "lockstep",
     driver: Driver = "senna2",
     device: str = "auto",
@@ -69,8 +70,13 @@ def simulation(
     duration_s: float | None = None,
     record: bool = True,
 ) -> tuple[Process, ...]:
-    """The graph of one simulated drive: simulator, recorder and, for driver senna2, the learned stack."""
+    """The graph of one simulated drive: simulator, recorder and, for driver senna2, the learned stack.
+
+    scene: a file of Gaussians or a scene file, driven in instead of the clip.
+    """
     sim_parameters: dict[str, Any] = {"clip": clip, "seed": seed, "driver": driver, "mode": mode, "device": device}
+    if scene is not None:
+        sim_parameters["scene"] = str(scene)
     sim_parameters["exit_at_end"] = True
     if duration_s is not None:
         sim_parameters["max_duration_s"] = float(duration_s)

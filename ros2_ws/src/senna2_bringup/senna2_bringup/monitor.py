@@ -15,6 +15,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from senna2_msgs.msg import Consistency, GroundTruth, SimEvent
 
+from senna2_bringup.result import clip_id
 from senna2_bringup.supervisor import is_stopped, waited_for_cpu_s
 from senna2_core.messages import read_consistency, stamp_ns
 from senna2_core.ros_node import output_qos
@@ -42,6 +43,7 @@ class Monitor:
         self.speed_mps = 0.0
         self.min_ttc_s = math.inf
         self.decision = ""
+        self.far_now = ""  # cameras that are far from every captured view
         newest = QoSProfile(depth=1)
         self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
         self._node.create_subscription(Odometry, "ego/odometry", self._on_odometry, newest)
@@ -98,17 +100,21 @@ class Monitor:
             return "starting"
         ttc = f"{self.min_ttc_s:.1f} s" if math.isfinite(self.min_ttc_s) else "-"
         parts = [
-            f"{self.facts['clip']}-{self.facts['seed']:04d}",
+            clip_id(self.facts),
             f"{self.sim_time_s:5.1f} s",
             f"x{self.real_time_factor:.2f}",
             f"{3.6 * self.speed_mps:5.1f} km/h",
             f"min TTC {ttc}",
         ]
+        if self.far_now:
+            parts.append(f"far from captures: {self.far_now}")
         return "  ".join([*parts, self.decision])
 
     def _on_diagnostics(self, msg: Any) -> None:
         for status in msg.status:
             self._heard_s[status.name] = time.monotonic()
+            if status.name == "sim":
+                self.far_now = next((item.value for item in status.values if item.key == "far_now"), "")
 
     def _on_odometry(self, msg: Any) -> None:
         self.speed_mps = float(msg.twist.twist.linear.x)

@@ -32,6 +32,8 @@ COLOURS = {
     "agrees": "#8fd6b4",
     "disagrees": "#f2a59f",
     "unknown": "#eceff4",
+    "near": "#8fd6b4",
+    "far": "#f2a59f",
 }
 
 
@@ -65,7 +67,7 @@ def _cards(result: dict[str, Any]) -> str:
     collision = "yes, at fault" if result["at_fault"] else "yes" if collided else "none"
     ttc = "> 5 s" if result["min_ttc_s"] is None else number("min_ttc_s", " s")
     tight = result["min_ttc_s"] is not None and result["min_ttc_s"] < 1
-    share = result["consistency"]
+    share, far = result["consistency"], result["far_from_captures"]
     return "".join(
         [
             card("–" if collided is None else collision, "collision", "bad" if collided else "good"),
@@ -73,6 +75,7 @@ def _cards(result: dict[str, Any]) -> str:
             card(number("progress_m", " m", 0), f"driven in {number('duration_s', ' s')}"),
             card("–" if share is None else f"{100 * share:.0f} %", "plans that do what was decided"),
             card(number("real_time_factor", "×", 2), "real-time factor"),
+            card(f"{100 * far['all']:.0f} %", "frames far from every captured view") if far else "",
         ]
     )
 
@@ -109,6 +112,7 @@ def _charts(drive: Drive, seconds: float) -> str:
     ]
     sections = [
         ("Speed, km/h", legend({line.label: line.colour for line in speeds}) + line_chart(speeds, seconds, 190)),
+        ("Frames far from every captured view", _far(drive, seconds)),
         ("Mileage along the route, m", line_chart(mileage, seconds)),
         ("Decisions, and what the plan does", _decisions(drive, seconds)),
         (
@@ -133,6 +137,12 @@ def _decisions(drive: Drive, seconds: float) -> str:
         "together": ["agrees" if c.agree else "disagrees" for c in checks],
     }
     return timeline([Row(label=k, times_s=times, values=v) for k, v in words.items()], COLOURS, seconds)
+
+
+def _far(drive: Drive, seconds: float) -> str:
+    cameras, times = sorted(drive.facts.get("far_ms", {})), [drive.seconds(stamp) for stamp in drive.stamps]
+    rows = [(name, ["far" if drive.is_far(name, stamp) else "near" for stamp in drive.stamps]) for name in cameras]
+    return timeline([Row(label=k, times_s=times, values=v) for k, v in rows], COLOURS, seconds) if rows else ""
 
 
 def _times(drive: Drive) -> str:

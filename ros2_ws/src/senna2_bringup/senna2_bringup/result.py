@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,11 @@ class Drive:
         """Since the start."""
         return (stamp - self.start_ns) / 1e9
 
+    def is_far(self, camera: str, stamp: int) -> bool:
+        """Whether a camera's frame was far from every captured view; False where the views are not known."""
+        spans = self.facts.get("far_ms", {}).get(camera, [])
+        return any(first <= stamp // 1_000_000 <= last for first, last in spans)
+
 
 def load_drive(bag: Path) -> Drive:
     """The last episode in a bag, however short.
@@ -108,7 +114,9 @@ def load_drive(bag: Path) -> Drive:
 
 
 def clip_id(facts: dict[str, Any]) -> str:
-    """Family-seed, e.g. follow_stop-0007."""
+    """Family-seed, e.g. follow_stop-0007; the name alone of a scene from outside."""
+    if facts.get("scene"):
+        return str(facts["clip"])
     return f"{facts['clip']}-{facts['seed']:04d}" if facts.get("clip") else "unknown clip"
 
 
@@ -131,6 +139,7 @@ def summarise(drive: Drive) -> dict[str, Any]:
     return {
         "clip": drive.facts.get("clip"),
         "seed": drive.facts.get("seed"),
+        "scene": drive.facts.get("scene"),
         "driver": drive.facts.get("driver"),
         "mode": drive.facts.get("mode"),
         "end": drive.facts.get("end") or None,
@@ -144,9 +153,17 @@ def summarise(drive: Drive) -> dict[str, Any]:
         "mean_decision_age_s": round(float(np.mean([c.decision_age_s for c in drive.consistency.values()])), 3)
         if agree
         else None,
+        "far_from_captures": far_from_captures(drive.facts if drive.ended else sim),
         "plans": len(drive.plans),
         "trajectory_sha256": trajectory_sha256(drive.plans),
     }
+
+
+def far_from_captures(facts: Mapping[str, Any]) -> dict[str, float] | None:
+    """Share of frames, of all cameras and of each, that were far from every captured view; None: views unknown."""
+    steps = int(facts.get("steps", 0))
+    far = {k.removeprefix("far_steps_"): int(v) / steps for k, v in facts.items() if k.startswith("far_steps_")}
+    return {k: round(v, 4) for k, v in {"all": float(np.mean(list(far.values()))), **far}.items()} if far else None
 
 
 def timings(drive: Drive) -> list[tuple[str, str, int, float, float]]:

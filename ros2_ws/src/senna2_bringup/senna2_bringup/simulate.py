@@ -1,6 +1,7 @@
 """Drive one clip with the whole graph: simulator, learned stack, recorder; then result, video and report.
 
     python -m senna2_bringup.simulate --clip follow_stop --seed 7
+    python -m senna2_bringup.simulate --scene street.ply --scene.up=-y --scene.scale 2.3
 
 Exit codes: 0 the clip was driven to its end (a collision is a result, not an error); 2 bad input, nothing was started;
 130 Ctrl-C; else the code of the node that died, or 1 for one that hung.
@@ -12,10 +13,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -24,6 +25,7 @@ from senna2_bringup.evaluate import evaluate
 from senna2_bringup.manifest import COMPUTING, STACK, Driver, simulation
 from senna2_bringup.monitor import Monitor, Screen
 from senna2_bringup.supervisor import Culprit, Supervisor
+from senna2_sim.scene_file import SceneFile, SceneOptions, read_scene, write_scene
 
 START_TIMEOUT_S = 90.0  # until the first step; the simulator itself says earlier who is late
 LOADING_TIMEOUT_S = 30.0  # instead of hang_timeout_s before the second step and after the end of the clip
@@ -34,10 +36,13 @@ LOOK_PERIOD_S = 0.05
 class Args:
     """Drive one clip with the whole graph over DDS."""
 
-    clip: str = "follow_stop"
-    """Family, or family-seed as in follow_stop-0007."""
+    clip: str | None = None
+    """Family, or family-seed as in follow_stop-0007 (default follow_stop)."""
     seed: int | None = None
     """Seed of the clip (default 1000, the first that is kept for evaluation)."""
+    scene: Path | None = None
+    """Instead of a clip: Gaussians to drive in (.ply, .splat, .spz), or a .json scene file; see docs/scenes.md."""
+    placing: Annotated[SceneOptions, tyro.conf.arg(name="scene")] = field(default_factory=SceneOptions)
     mode: Literal["lockstep", "realtime"] = "lockstep"
     """lockstep: deterministic, as fast as the machine; realtime: 10 Hz of wall time, latencies count."""
     driver: Driver = "senna2"
@@ -69,16 +74,19 @@ class BadInput(Exception):
 def main(args: Args) -> int:
     """The exit code for `sys.exit`."""
     try:
-        args = _checked(args)
+        args, scene = _checked(args)
         run = _new_folder(args.out)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     culprit = Culprit(name="simulate", code=0, reason="see above")
     try:
+        if scene is not None:
+            args = replace(args, scene=write_scene(run / "scene.json", scene))
         culprit = _drive(args, run)
         outcome = f"aborted: {culprit.reason}" if culprit.code else "finished"
         known = {"clip": args.clip, "seed": args.seed, "driver": args.driver, "mode": args.mode}
+        known |= {} if scene is None else {"scene": str(scene.gaussians)}
         film = args.video and not culprit.code
         print(evaluate(run / "bag", outcome=outcome, known=known, video=film, report=args.report))
     except (ValueError, OSError) as error:
@@ -91,20 +99,11 @@ def main(args: Args) -> int:
     return culprit.code
 
 
-def _checked(args: Args) -> Args:
-    """Arguments that can be driven; BadInput before anything is started."""
-    from senna2_sim.scenarios import load_clip
-
-    family, _, number = args.clip.partition("-")
-    seed = 1000 if args.seed is None else args.seed
-    if number.isdigit() and args.seed is None:
-        seed = int(number)
-    else:
-        family = args.clip
-    args = replace(args, clip=family, seed=seed)
+def _checked(args: Args) -> tuple[Args, SceneFile | None]:
+    """Arguments that can be driven, and the scene where it is no clip; BadInput before anything is started."""
     try:
-        load_clip(family, seed)
-    except ValueError as error:
+        args, scene = _with_clip(args) if args.scene is None else _with_scene(args, args.scene)
+    except (ValueError, OSError) as error:
         raise BadInput(str(error)) from None
     if args.driver == "senna2":
         for module in STACK:
@@ -121,7 +120,37 @@ def _checked(args: Args) -> Args:
             pick_device("cuda")
         except ValueError as error:
             raise BadInput(str(error)) from None
-    return args
+    return args, scene
+
+
+def _with_clip(args: Args) -> tuple[Args, None]:
+    """Family and seed filled in; ValueError: no such clip, or scene options without a scene."""
+    from senna2_sim.scenarios import load_clip
+
+    if args.placing != SceneOptions():
+        raise ValueError("--scene.* options without --scene: wanted --scene FILE to go with them")
+    name = args.clip or "follow_stop"
+    family, _, number = name.partition("-")
+    seed = 1000 if args.seed is None else args.seed
+    if number.isdigit() and args.seed is None:
+        seed = int(number)
+    else:
+        family = name
+    load_clip(family, seed)
+    return replace(args, clip=family, seed=seed), None
+
+
+def _with_scene(args: Args, path: Path) -> tuple[Args, SceneFile]:
+    """The scene in the clip's place; ValueError: a clip as well, or a scene that cannot be driven in."""
+    from senna2_sim.formats import load_gaussians
+    from senna2_sim.splat_scene import place
+
+    if args.clip is not None or args.seed is not None:
+        raise ValueError(f"--scene {path} and --clip {args.clip or ''} or --seed: wanted a scene or a clip, not both")
+    scene = read_scene(path, args.placing)
+    clip = place(scene).clip
+    load_gaussians(scene.gaussians)
+    return replace(args, clip=clip.family, seed=clip.seed), scene
 
 
 def _with_cameras(args: Args) -> Args:
@@ -203,10 +232,11 @@ def _noted_signals() -> Iterator[list[int]]:
 
 def _drive(args: Args, run: Path) -> Culprit:
     """Run the graph until it ends, for whatever reason; everything is stopped when this returns."""
-    assert args.seed is not None
+    assert args.clip is not None and args.seed is not None
     processes = simulation(
         clip=args.clip,
         seed=args.seed,
+        scene=args.scene,
         mode=args.mode,
         driver=args.driver,
         device=args.device,
@@ -217,7 +247,8 @@ def _drive(args: Args, run: Path) -> Culprit:
         duration_s=args.duration_s,
     )
     domain, screen = Domain(), Screen()
-    screen.say(f"{args.clip}-{args.seed:04d}  driver {args.driver}  {args.mode}  ROS_DOMAIN_ID {domain.id}  {run}/")
+    subject = f"{args.clip}-{args.seed:04d}" if args.scene is None else f"scene {args.clip}"
+    screen.say(f"{subject}  driver {args.driver}  {args.mode}  ROS_DOMAIN_ID {domain.id}  {run}/")
     ending: list[Culprit] = []
     with (run / "log.txt").open("w") as log, _environment(domain.id, run), _noted_signals() as stopped_by:
 

@@ -28,6 +28,7 @@ PANEL_Y = FRONT[1] + SMALL[1] + 6
 TEXT: Colour = (236, 240, 245)
 DIM: Colour = (140, 148, 160)
 RED: Colour = (255, 96, 96)
+FAR = "far from every captured view"
 _FONT = cv2.FontFace("sans")
 
 
@@ -84,12 +85,16 @@ def compose(
     if plan is not None:
         _draw_ribbon(big, first, plan, colour)
     canvas[: FRONT[1], : FRONT[0]] = big
+    if drive.is_far(first.name, stamp):
+        _write(canvas, FAR, (12, 28), 20, RED, 600)
     width = (FRONT[0] + 8) // max(len(others), 3) - 8
     size = width, width * SMALL[1] // SMALL[0]
     for column, camera in enumerate(others):
         x, y = column * (width + 8), FRONT[1] + 6
         canvas[y : y + size[1], x : x + width] = cv2.resize(images[camera.name], size, interpolation=cv2.INTER_CUBIC)
         _write(canvas, camera.name, (x + 8, y + 20), 15, TEXT)
+        if drive.is_far(camera.name, stamp):
+            _write(canvas, FAR, (x + 8, y + size[1] - 10), 15, RED, 600)
     _draw_birdseye(birdseye, drive, stamp, seen, colour)
     canvas[:, FRONT[0] + 8 :] = birdseye.image
     _draw_panel(canvas, drive, stamp)

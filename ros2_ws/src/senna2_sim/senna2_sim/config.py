@@ -12,6 +12,7 @@ class SimNodeConfig(NodeConfig):
 
     clip: str = "follow_stop"  # family
     seed: int = 7
+    scene: str = ""  # instead of a clip: a file of Gaussians or a scene file, see scene_file.py
     mode: Mode = "lockstep"
     driver: Literal["senna2", "expert", "constant_velocity"] = "senna2"  # the latter two plan inside the simulator
     rig: str = "small"

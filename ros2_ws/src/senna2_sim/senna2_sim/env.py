@@ -1,5 +1,6 @@
 """The simulator as a gymnasium environment: an action is a planned trajectory, an observation what a car would see."""
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -12,6 +13,8 @@ from senna2_sim.ego import EgoConfig
 from senna2_sim.metrics import Result, result_of
 from senna2_sim.rig import Rig, load_rig
 from senna2_sim.scenarios import load_clip
+from senna2_sim.scene_file import read_scene
+from senna2_sim.splat_scene import load_scene, place
 from senna2_sim.traffic_models import TrafficModel, with_traffic
 from senna2_sim.world.types import Clip
 from senna2_sim.world.world import STEP_S, Disturbance, World
@@ -46,11 +49,15 @@ class SimEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         ego_config: EgoConfig | None = None,
         disturbance: Disturbance | None = None,
         traffic: TrafficModel = "scripted",
+        scene: str | Path | None = None,
     ):
         """Unknown family, rig or traffic: ValueError. render False: no images, many times faster.
 
-        traffic: how the others behave, see traffic_models.py.
+        traffic: how the others behave, see traffic_models.py. scene: a file of Gaussians or a scene file (see
+        scene_file.py) to drive in instead of a clip; then families and seeds mean nothing, and "far_cameras" of the
+        infos names the cameras that are far from all captured views.
         """
+        self._file = None if scene is None else read_scene(Path(scene))
         self._traffic = traffic
         self._family = family
         self._rig = load_rig(rig) if render else None
@@ -58,7 +65,7 @@ class SimEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._ego_config = ego_config or EgoConfig()
         self._disturbance = disturbance or Disturbance()
         self.render_mode = "rgb_array" if render else None
-        self._load(load_clip(family, seed))
+        self._load(load_clip(family, seed) if self._file is None else place(self._file).clip)
         self.action_space = spaces.Box(-PLAN_LIMIT_M, PLAN_LIMIT_M, (40, 3), np.float32)
         parts: dict[str, spaces.Space[Any]] = {
             "ego": spaces.Box(-np.inf, np.inf, (3,), np.float32),
@@ -87,7 +94,7 @@ class SimEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         super().reset(seed=seed)
         self._family = (options or {}).get("family", self._family)
         wanted = self.clip.seed if seed is None else seed
-        if (self._family, wanted) != (self.clip.family, self.clip.seed):
+        if self._file is None and (self._family, wanted) != (self.clip.family, self.clip.seed):
             self._load(load_clip(self._family, wanted))
         else:
             self.world = self._new_world()
@@ -135,7 +142,7 @@ class SimEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         if self._rig is not None:
             from senna2_sim.scene import build_scene  # numba and the scene's code load only when something is drawn
 
-            self._scene = build_scene(clip)
+            self._scene = build_scene(clip) if self._file is None else load_scene(self._file)[1]
 
     def _new_world(self) -> World:
         self._newest: dict[str, np.ndarray] = {}  # frame of each camera; all are due at the start
@@ -159,7 +166,10 @@ class SimEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def _info(self) -> dict[str, Any]:
         world = self.world
-        return {
+        far = {}
+        if self._scene is not None and self._rig is not None and self._scene.views is not None:
+            far["far_cameras"] = self._scene.far_cameras(self._rig, world.ego.pose)
+        return far | {
             "clip": world.clip.id,
             "time_s": world.time_s,
             "ttc_s": world.ttc_s,

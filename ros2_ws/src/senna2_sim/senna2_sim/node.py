@@ -18,8 +18,9 @@ from senna2_sim.config import SimNodeConfig
 from senna2_sim.drivers import DRIVERS
 from senna2_sim.rig import load_rig
 from senna2_sim.scenarios import load_clip
+from senna2_sim.scene import Scene
 from senna2_sim.sensors_node import SensorPublishers
-from senna2_sim.session import Session, next_start_ns
+from senna2_sim.session import Session, next_start_ns, opening
 from senna2_sim.watch_node import StackWatch
 from senna2_sim.world.types import Clip
 from senna2_sim.world.world import STEP_S
@@ -38,7 +39,7 @@ class SimNode(Node):
         self.get_logger().info(backends.choose(self._config.device))
         self._rig = load_rig(self._config.rig)
         self._send = SensorPublishers(self, self._rig)
-        self._load(load_clip(self._config.clip, self._config.seed), 1_000_000_000)
+        self._load(1_000_000_000, *opening(self._config))
         self._trajectory = self.create_publisher(Trajectory, "planner/trajectory", output_qos())
         self.create_subscription(Trajectory, "planner/trajectory", self._on_trajectory, output_qos())
         self._stack = StackWatch(self, self._config.wait_for_nodes)
@@ -46,8 +47,10 @@ class SimNode(Node):
         self.create_service(LoadClip, "~/load_clip", self._restart)
         self._timer = self.create_timer(STEP_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
-    def _load(self, clip: Clip, start_ns: int) -> None:
-        self._session = Session(clip, self._rig, start_ns, self._config.max_duration_s, effects=self._effects)
+    def _load(self, start_ns: int, clip: Clip, scene: Scene | None = None) -> None:
+        self._session = Session(
+            clip, self._rig, start_ns, self._config.max_duration_s, scene=scene, effects=self._effects
+        )
         self._session.images()  # whatever has to be compiled or uploaded is done before the clock runs
         self._world = self._session.world
         self._state: Literal["waiting for nodes", "driving", "ended"] = "waiting for nodes"
@@ -138,9 +141,10 @@ class SimNode(Node):
         """Both services."""
         try:
             load = isinstance(request, LoadClip.Request)
-            clip = load_clip(request.clip, int(request.seed)) if load else self._session.clip
-            self._load(clip, next_start_ns(self._world.stamp_ns))
-            response.success, response.message = True, f"{clip.id} starts"
+            now = (self._session.clip, self._session.scene)
+            what = (load_clip(request.clip, int(request.seed)),) if load else now
+            self._load(next_start_ns(self._world.stamp_ns), *what)
+            response.success, response.message = True, f"{self._session.clip.id} starts"
         except ValueError as error:
             response.success, response.message = False, str(error)
         return response

@@ -1,7 +1,7 @@
 """A clip as a Gaussian scene that can be looked at: static world, one rigid cloud per agent, lamps, sky."""
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from senna2_sim.appearance.ground import draw_ground, site
 from senna2_sim.appearance.roadside import draw_lamp, draw_roadside, draw_signal
 from senna2_sim.appearance.signs import draw_paddle, draw_paddle_face, draw_sign
 from senna2_sim.appearance.sketch import Sketch
+from senna2_sim.captured import CapturedViews, Ground
 from senna2_sim.render import Frame, PackedGaussians, pack, render, to_uint8
 from senna2_sim.rig import Rig
 from senna2_sim.world.types import Clip, LightColour
@@ -22,13 +23,36 @@ COLOURS: tuple[LightColour, ...] = ("red", "yellow", "green")
 @dataclass(frozen=True)
 class Scene:
     """What `render` needs. Groups: 0 static, then agents, then their lit brake lamps, then 3 lamps per light, then the
-    left and right indicators of those who use them."""
+    left and right indicators of those who use them.
+
+    What has a default, but for these, is for scenes from outside, see splat_scene.py.
+    """
 
     packed: PackedGaussians
     sky: np.ndarray  # octahedral map, (size, size, 3) float32
     agents: int
     lights: int
     indicating: tuple[int, ...] = ()  # indices of the agents with indicators
+    static_pose: np.ndarray = field(default_factory=lambda: np.eye(4))  # map from group 0, rigid, (4, 4)
+    ground: Ground | None = None  # flat, z = 0, when None
+    views: CapturedViews | None = None  # what the Gaussians were fitted to, if that is known
+    file: str = ""  # where the Gaussians come from
+    near_m: float = NEAR_M
+    margin: float = MARGIN
+
+    def camera_poses(self, rig: Rig, ego_pose: np.ndarray) -> np.ndarray:
+        """Map from camera, OpenCV axes, (C, 4, 4), for an ego at x m, y m, yaw rad (3,)."""
+        map_from_base = _matrices(np.asarray(ego_pose, dtype=float)[None])[0]
+        if self.ground is not None:
+            map_from_base = self.ground.pose(*ego_pose)
+        return map_from_base @ np.stack([camera.base_from_camera for camera in rig.cameras])
+
+    def far_cameras(self, rig: Rig, ego_pose: np.ndarray) -> tuple[str, ...]:
+        """Names of the cameras that are far from all captured views; none when these are not known."""
+        if self.views is None:
+            return ()
+        far = self.views.far(self.camera_poses(rig, ego_pose))
+        return tuple(camera.name for camera, is_far in zip(rig.cameras, far, strict=True) if is_far)
 
     def frames(
         self,
@@ -57,11 +81,11 @@ class Scene:
         blinks = (shown[who, None] & (blink[who, None] == [1, -1])).ravel()
         enabled = np.concatenate([[True], shown, shown & brake, np.array(lit, dtype=bool), blinks])
         poses = np.broadcast_to(np.eye(4), (len(enabled), 4, 4)).copy()
+        poses[0] = self.static_pose
         poses[1 : 1 + 2 * self.agents] = np.tile(_matrices(agent_poses), (2, 1, 1))
         poses[len(poses) - len(blinks) :] = np.repeat(_matrices(agent_poses[who]), 2, axis=0)
-        map_from_base = _matrices(np.asarray(ego_pose, dtype=float)[None])[0]
         cameras = rig.cameras
-        viewmats = np.linalg.inv(map_from_base @ np.stack([camera.base_from_camera for camera in cameras]))
+        viewmats = np.linalg.inv(self.camera_poses(rig, ego_pose))
         pictures = render(
             self.packed,
             viewmats,
@@ -70,8 +94,8 @@ class Scene:
             group_poses=poses,
             enabled=enabled,
             sky=self.sky,
-            near_m=NEAR_M,
-            margin=MARGIN,
+            near_m=self.near_m,
+            margin=self.margin,
         )
         return {camera.name: picture for camera, picture in zip(cameras, pictures, strict=True)}
 

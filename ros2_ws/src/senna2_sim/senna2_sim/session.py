@@ -1,14 +1,22 @@
 """One episode on the simulator's side of the handshake: which plan moves the world, and who is late. No ROS."""
 
+from collections import Counter
 from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from senna2_core.geometry import from_frame, to_frame
 from senna2_core.messages import GroundTruth
 from senna2_sim.camera_effects import CameraEffects, with_effects
+from senna2_sim.config import SimNodeConfig
 from senna2_sim.rig import Rig
-from senna2_sim.scene import build_scene
+from senna2_sim.scenarios import load_clip
+from senna2_sim.scene import Scene, build_scene
+from senna2_sim.scene_file import read_scene
+from senna2_sim.splat_scene import load_scene
 from senna2_sim.world.types import Clip
 from senna2_sim.world.world import STEP_NS, World
 
@@ -22,15 +30,19 @@ class Session:
 
     def __init__(
         self, clip: Clip, rig: Rig, start_stamp_ns: int, max_duration_s: float = 0.0, *,
-        effects: CameraEffects | None = None,
+        scene: Scene | None = None, effects: CameraEffects | None = None,
     ):  # fmt: skip
-        """max_duration_s ends the clip early; 0 does not. The clip's seed is also that of the effects."""
+        """max_duration_s ends the clip early; 0 does not. The clip's seed is also that of the effects.
+
+        scene: the clip's, when it is not a generated one.
+        """
         if 0 < max_duration_s < clip.duration_s:
             clip = replace(clip, duration_s=max_duration_s)
         self.clip = clip
         self.world = World(clip, start_stamp_ns=start_stamp_ns)
         self._rig = rig
-        self._scene = build_scene(clip)
+        self.scene = scene or build_scene(clip)
+        self._far: dict[int, tuple[str, ...]] = {}  # cameras far from the captured views, by stamp
         self._poses = {start_stamp_ns: self.world.ego.pose}  # of the ego, by stamp
         self._plan: tuple[int, np.ndarray] | None = None
         self._effects = effects or CameraEffects()
@@ -50,7 +62,8 @@ class Session:
         world = self.world
         if (rig := self._rig.due(world.stamp_ns)) is None:
             return {}
-        images = self._scene.render(
+        self._far[world.stamp_ns] = self.scene.far_cameras(rig, world.ego.pose)
+        images = self.scene.render(
             rig,
             world.ego.pose,
             world.agent_poses,
@@ -66,10 +79,25 @@ class Session:
         names = "stamp_ns agents intention ttc_s min_ttc_s progress_m route_offset_m collided at_fault".split()
         return GroundTruth(**{name: getattr(self.world, name) for name in names})
 
-    def facts(self) -> dict[str, str | int | float]:
+    def facts(self) -> dict[str, Any]:
         """What a reader of a recording needs to know."""
         seconds = round(self.world.time_s, 3)
-        return {"clip": self.clip.family, "seed": self.clip.seed, "duration_s": seconds, "end": self.end}
+        facts = {"clip": self.clip.family, "seed": self.clip.seed, "duration_s": seconds, "end": self.end}
+        return facts | self._outside_facts()
+
+    def _outside_facts(self) -> dict[str, Any]:
+        """Of a scene from outside: its file and, if its captures are known, in how many steps each camera was far.
+
+        At the end also far_ms: spans [first, last] of the stamps, ms, by camera.
+        """
+        facts: dict[str, Any] = {"scene": self.scene.file} if self.scene.file else {}
+        if self.scene.views is not None:
+            far = Counter(name for names in self._far.values() for name in names)
+            facts |= {"steps": len(self._far), "far_now": " ".join(self._far.get(self.world.stamp_ns, ()))}
+            facts |= {f"far_steps_{camera.name}": far[camera.name] for camera in self._rig.cameras}
+            if self.world.done:
+                facts["far_ms"] = {name: spans_ms(self._far, name) for name in far}
+        return facts
 
     @property
     def end(self) -> str:
@@ -97,6 +125,20 @@ class Session:
         self._poses[world.stamp_ns] = world.ego.pose
         self._poses.pop(world.stamp_ns - MEMORY_STEPS * STEP_NS, None)
         return world.collided and not collided
+
+
+def opening(config: SimNodeConfig) -> tuple[Clip, Scene | None]:
+    """What a node with this config drives first. ValueError: no such clip, or no readable scene."""
+    if config.scene:
+        return load_scene(read_scene(Path(config.scene)))
+    return load_clip(config.clip, config.seed), None
+
+
+def spans_ms(far: dict[int, tuple[str, ...]], name: str) -> list[list[int]]:
+    """First and last stamp, ms, of each run of steps in which a name is there. far: names by stamp ns, in order."""
+    runs = groupby(far, key=lambda stamp: name in far[stamp])
+    spans = [[stamp // 1_000_000 for stamp in stamps] for there, stamps in runs if there]
+    return [[span[0], span[-1]] for span in spans]
 
 
 def who_is_late(stamp_ns: int, newest_ns: dict[str, int]) -> str:

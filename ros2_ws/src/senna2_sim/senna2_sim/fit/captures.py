@@ -65,17 +65,10 @@ def read_captures(folder: Path, downscale: int = 1) -> Captures:
     Raises:
         ValueError: file, frame, what was found and what is wanted.
     """
+    top, frames, views = read_poses(folder)
     file = folder / "transforms.json"
-    if not file.is_file():
-        raise ValueError(f"{folder}: no transforms.json; write one with nerfstudio's ns-process-data or colmap2nerf.py")
-    try:
-        top = json.loads(file.read_text())
-        frames = sorted(top["frames"], key=lambda frame: frame["file_path"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: wanted an object with frames[].file_path, got {error!r}") from error
     if len(frames) < 2:
         raise ValueError(f"{file}: {len(frames)} frames, wanted at least 2 (every 8th is held out)")
-    views = np.stack([_viewmat(f"{file}: frame {x['file_path']}", x) for x in frames])
     images, masks, intrinsics = [], [], []
     for frame, view in zip(frames, views, strict=True):
         subject = f"{file}: frame {frame['file_path']}"
@@ -97,6 +90,26 @@ def read_captures(folder: Path, downscale: int = 1) -> Captures:
         intrinsics.append(lens)
     points = folder / top["ply_file_path"] if "ply_file_path" in top else None
     return Captures([x["file_path"] for x in frames], images, masks, views, np.stack(intrinsics), points)
+
+
+def read_poses(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]], np.ndarray]:
+    """`folder/transforms.json` without its images.
+
+    Returns:
+        the file's fields, its frames sorted by name, camera from world with OpenCV axes (M, 4, 4) float64.
+    Raises:
+        ValueError: as in `read_captures`.
+    """
+    file = folder / "transforms.json"
+    if not file.is_file():
+        raise ValueError(f"{folder}: no transforms.json; write one with nerfstudio's ns-process-data or colmap2nerf.py")
+    try:
+        top = json.loads(file.read_text())
+        frames = sorted(top["frames"], key=lambda frame: frame["file_path"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: wanted an object with frames[].file_path, got {error!r}") from error
+    views = [_viewmat(f"{file}: frame {x['file_path']}", x) for x in frames]
+    return top, frames, np.array(views).reshape(-1, 4, 4)
 
 
 def read_points(file: Path) -> tuple[np.ndarray, np.ndarray]:
