@@ -20,7 +20,7 @@ from training.ledger import git_commit, machine, sha256_of
 from training.rows import add_session, append, open_run, owned
 from training.selection import Choice, choose
 from training.tables import Row, by_danger, failed, groups, summary, table
-from training.workers import Failure, on_processes, on_ray
+from training.workers import Failure, on_processes, on_ray, quiet_threads
 
 GIVE_UP = 5  # failed clips: no need to try the others
 
@@ -66,8 +66,6 @@ def main(args: ClosedLoop) -> list[Row]:
             there is no table, and the rows of the others are kept.
         SystemExit: 130 after Ctrl-C.
     """
-    from training.common import quiet_threads  # torch comes with it; workers may do without
-
     quiet_threads()
     clips = choose(args.clips, args.subset)
     setup = Setup(
@@ -104,7 +102,9 @@ def _drive(args: ClosedLoop, out: Path, setup: Setup, clips: list[Choice], rows:
     jobs = [Job(setup=setup, clip=clip) for clip in clips if clip.id not in rows]
     if not jobs:
         return
-    began, before = time.time(), len(rows)
+    (out / "result.json").unlink(missing_ok=True)  # of other clips; no table until all rows are there
+    (out / "report.html").unlink(missing_ok=True)
+    began, before, commit = time.time(), len(rows), git_commit()
     seen = [rows[clip.id]["collided"] for clip in clips if clip.id in rows]
     failures: dict[str, str] = {}
 
@@ -124,7 +124,7 @@ def _drive(args: ClosedLoop, out: Path, setup: Setup, clips: list[Choice], rows:
             "began": datetime.fromtimestamp(began, timezone.utc).isoformat(timespec="seconds"),
             "wall_s": round(time.time() - began, 1), "clips": len(rows) - before,
             "workers": args.workers if args.ray in (None, "local") else None, "ray": args.ray,
-            "git_commit": git_commit(), "machine": machine(),
+            "git_commit": commit, "machine": machine(),
         })  # fmt: skip
     if failures:
         reasons = "\n".join(f"{name}: {reason}" for name, reason in failures.items())

@@ -5,6 +5,7 @@ is a function of a module, jobs and answers are plain data.
 """
 
 import multiprocessing
+import os
 import signal
 import traceback
 from collections import deque
@@ -25,6 +26,13 @@ class Failure:
     reason: str
 
 
+def quiet_threads() -> None:
+    """Environment of worker processes: one thread each, passive waiting."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[name] = "1"
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+
+
 def on_processes(work: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> Iterator[tuple[Any, Any]]:
     """Run jobs on spawned processes, so many at a time. Closing the iterator ends the processes at once."""
     context = multiprocessing.get_context("spawn")
@@ -38,7 +46,7 @@ def on_processes(work: Callable[[Any], Any], jobs: Sequence[Any], workers: int) 
                 process.start()
                 theirs.close()  # so that a dead worker's pipe ends
                 crew[ours] = (process, *queue.popleft())
-                ours.send(crew[ours][1])
+                _hand_over(ours, crew[ours][1])
             for ours in wait(list(crew)):
                 assert isinstance(ours, Connection)
                 process, job, attempt = crew.pop(ours)
@@ -54,7 +62,7 @@ def on_processes(work: Callable[[Any], Any], jobs: Sequence[Any], workers: int) 
                     continue
                 if queue:
                     crew[ours] = (process, *queue.popleft())
-                    ours.send(crew[ours][1])
+                    _hand_over(ours, crew[ours][1])
                 else:
                     ours.close()
                     process.join()
@@ -64,6 +72,11 @@ def on_processes(work: Callable[[Any], Any], jobs: Sequence[Any], workers: int) 
             process.terminate()
             ours.close()
             process.join()
+
+
+def _hand_over(connection: Connection, job: Any) -> None:
+    with suppress(BrokenPipeError, ConnectionResetError):  # dead already: its answer will be the pipe's end
+        connection.send(job)
 
 
 def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
@@ -117,7 +130,5 @@ def on_ray(work: Callable[[Any], Any], jobs: Sequence[Any], workers: int, addres
 
 def _alone(work: Callable[[Any], Any], job: Any) -> Any:
     """On a machine whose environment is not ours."""
-    from training.common import quiet_threads
-
     quiet_threads()
     return _answer(work, job)
