@@ -33,8 +33,8 @@ class ClosedLoop:
     """senna2: with VLM; e2e: without; expert and constant_velocity look at the simulator's state."""
     checkpoints: Path = Path("models/small-s1")
     """Folder with perception, planner and, for senna2, vlm and adapter."""
-    vlm: Path | None = None
-    """Another VLM folder."""
+    vlm: str | None = None
+    """Another VLM: folder, or name on the Hugging Face hub."""
     clips: str = "eval"
     """Comma-separated: eval or train (the committed lists), LIST:FAMILY, LIST:CUE, LIST:cue, LIST:no_cue,
     FAMILY:SEED, FAMILY:FIRST-LAST."""
@@ -69,7 +69,7 @@ def main(args: ClosedLoop) -> list[Row]:
     quiet_threads()
     clips = choose(args.clips, args.subset)
     setup = Setup(
-        driver=args.driver, checkpoints=str(args.checkpoints), vlm=str(args.vlm) if args.vlm else None,
+        driver=args.driver, checkpoints=str(args.checkpoints), vlm=args.vlm,
         rig=args.rig, traffic=args.traffic, seed=args.seed,
     )  # fmt: skip
     traffic = "" if args.traffic == "scripted" else f"-{args.traffic}"

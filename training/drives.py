@@ -39,20 +39,22 @@ class Setup:
 
     driver: DriverName = "senna2"
     checkpoints: str = "models/small-s1"
-    vlm: str | None = None  # another VLM folder
+    vlm: str | None = None  # another VLM: folder, or name on the Hugging Face hub
     rig: str = "small"
     traffic: TrafficModel = "scripted"
     seed: int = 0  # of the networks' random numbers
 
     def key(self) -> dict[str, Any]:
         """What decides the rows, JSON-ready. ValueError: no such rig or checkpoints."""
-        folders = {part: Path(self.checkpoints) / part for part in LEARNED.get(self.driver, ())}
-        if self.vlm is not None and "vlm" in folders:
+        parts = LEARNED.get(self.driver, ())
+        folders = {part: Path(self.checkpoints) / part for part in parts}
+        if self.vlm is not None and "vlm" in parts:
             folders["vlm"] = Path(self.vlm)
+        named = {"vlm": self.vlm} if self.vlm is not None and not Path(self.vlm).is_dir() else {}  # of a model hub
         return {
             "driver": self.driver,
-            "checkpoints": {part: folder_sha256(folder) for part, folder in folders.items()},
-            "rig": hashlib.sha256(repr(load_rig(self.rig)).encode()).hexdigest() if folders else None,
+            "checkpoints": {part: named.get(part) or folder_sha256(folder) for part, folder in folders.items()},
+            "rig": hashlib.sha256(repr(load_rig(self.rig)).encode()).hexdigest() if parts else None,
             "traffic": self.traffic,
             "seed": self.seed,
             "generator_version": GENERATOR_VERSION,

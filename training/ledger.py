@@ -24,8 +24,16 @@ def folder_sha256(folder: Path) -> str:
         raise ValueError(f"{folder}: no weights (*.safetensors); name a folder of checkpoints, or run `make train`")
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+        digest.update(file.name.encode() + b"\0" + _file_sha256(file))
     return digest.hexdigest()
+
+
+def _file_sha256(file: Path) -> bytes:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.digest()
 
 
 def git_commit() -> str:

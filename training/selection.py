@@ -44,7 +44,7 @@ def choose(text: str, subset: int | None = None) -> list[Choice]:
         for family, seed in _members(part):
             entry = listed.get((family, seed))
             clips[family, seed] = Choice(
-                family=family, seed=seed, sha256=entry and entry.sha256, cue=entry.cue if entry else None
+                family=family, seed=seed, sha256=entry.sha256 if entry else None, cue=entry.cue if entry else None
             )
     chosen = list(clips.values())
     if subset is None or subset >= len(chosen):

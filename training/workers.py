@@ -9,13 +9,14 @@ import os
 import signal
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.context import SpawnProcess
 from typing import Any
 
+Answers = Generator[tuple[Any, Any], None, None]
 ATTEMPTS = 3  # a job whose worker died runs again, twice at most
 
 
@@ -33,11 +34,11 @@ def quiet_threads() -> None:
     os.environ["OMP_WAIT_POLICY"] = "passive"
 
 
-def on_processes(work: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> Iterator[tuple[Any, Any]]:
+def on_processes(work: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> Answers:
     """Run jobs on spawned processes, so many at a time. Closing the iterator ends the processes at once."""
     context = multiprocessing.get_context("spawn")
     queue = deque((job, 1) for job in jobs)
-    crew: dict[Connection, tuple[BaseProcess, Any, int]] = {}  # process, its job, attempt
+    crew: dict[Connection, tuple[SpawnProcess, Any, int]] = {}  # process, its job, attempt
     try:
         while queue or crew:
             while queue and len(crew) < workers:
@@ -47,8 +48,8 @@ def on_processes(work: Callable[[Any], Any], jobs: Sequence[Any], workers: int) 
                 theirs.close()  # so that a dead worker's pipe ends
                 crew[ours] = (process, *queue.popleft())
                 _hand_over(ours, crew[ours][1])
-            for ours in wait(list(crew)):
-                assert isinstance(ours, Connection)
+            ready = set(wait(list(crew)))
+            for ours in [connection for connection in crew if connection in ready]:
                 process, job, attempt = crew.pop(ours)
                 try:
                     answer = ours.recv()
@@ -93,7 +94,7 @@ def _answer(work: Callable[[Any], Any], job: Any) -> Any:
         return Failure(traceback.format_exc().strip())
 
 
-def on_ray(work: Callable[[Any], Any], jobs: Sequence[Any], workers: int, address: str) -> Iterator[tuple[Any, Any]]:
+def on_ray(work: Callable[[Any], Any], jobs: Sequence[Any], workers: int, address: str) -> Answers:
     """Run jobs as tasks of a Ray cluster, one core each.
 
     Args:
@@ -112,8 +113,8 @@ def on_ray(work: Callable[[Any], Any], jobs: Sequence[Any], workers: int, addres
             ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False)
         else:
             ray.init(address, log_to_driver=False)
-    except ConnectionError as error:
-        raise ValueError(f"--ray {address}: no cluster there ({error}); start one: ray start --head") from error
+    except Exception as error:  # Ray's are of many kinds
+        raise ValueError(f"--ray {address}: no cluster ({error}); start one with: ray start --head") from error
     try:
         task = ray.remote(_alone).options(num_cpus=1, max_retries=ATTEMPTS - 1)
         running = {task.remote(work, job): job for job in jobs}

@@ -17,7 +17,7 @@ from training.drives import Job, Setup, Step, drive_clip, evaluate_clip
 from training.films import moment
 from training.rows import append, open_run, owned, read_rows
 from training.selection import Choice, choose
-from training.tables import by_danger, compare, groups, interval, summary, table
+from training.tables import Row, by_danger, compare, groups, interval, summary, table
 from training.tests.jobs import DIES_ALWAYS, DIES_ONCE, square
 from training.workers import ATTEMPTS, Failure, on_processes
 
@@ -114,7 +114,7 @@ def test_a_clip_that_is_not_the_listed_one_is_refused():
 
 
 def test_a_row_that_was_cut_off_runs_again_wherever_the_cut_is(tmp_path):
-    rows = [{"clip": "a", "x": 1}, {"clip": "ä", "x": [2.5]}]
+    rows: list[Row] = [{"clip": "a", "x": 1}, {"clip": "ä", "x": [2.5]}]
     open_run(tmp_path, {"driver": "d"})
     for row in rows:
         append(tmp_path, row)
@@ -211,23 +211,23 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tmp_path):
 def test_failures_are_filmed_as_they_happened_and_the_page_shows_them(expert, tmp_path):
     import av
 
-    args = replace(EXPERT, driver="constant_velocity", out=tmp_path / "cv", videos=None)
-    rows = main(args)
+    out = tmp_path / "cv"
+    rows = main(replace(EXPERT, driver="constant_velocity", out=out, videos=None))
     assert [row["collided"] for row in rows] == [False, True]
-    page = (args.out / "report.html").read_text()
+    page = (out / "report.html").read_text()
     assert all(row["clip"] in page for row in rows) and "http" not in page and "collision, at fault" in page
-    (film,) = (args.out / "videos").glob("hidden_pedestrian-1003-*.mp4")
+    (film,) = (out / "videos").glob("hidden_pedestrian-1003-*.mp4")
     assert f'href="videos/{film.name}"' in page
     with av.open(str(film)) as container:
         assert container.streams.video[0].codec_context.name == "h264"
         frames = sum(1 for _ in container.decode(video=0))
     assert frames == round(rows[1]["duration_s"] * 10) + 10
-    side_by_side = compare([expert[0], args.out])
+    side_by_side = compare([expert[0], out])
     assert "| expert | 0.00 |" in side_by_side and "| hidden_pedestrian | 0.00 | 1.00 |" in side_by_side
-    result = json.loads((args.out / "result.json").read_text())
-    (args.out / "result.json").write_text(json.dumps(result | {"clips": result["clips"][:1]}))
+    result = json.loads((out / "result.json").read_text())
+    (out / "result.json").write_text(json.dumps(result | {"clips": result["clips"][:1]}))
     with pytest.raises(ValueError, match="other clips .1, e.g. hidden_pedestrian-1003"):
-        compare([expert[0], args.out])
+        compare([expert[0], out])
 
 
 def test_a_film_of_the_learned_stack_shows_its_decision():
@@ -246,5 +246,6 @@ def test_a_film_of_the_learned_stack_shows_its_decision():
     with pytest.raises(EnoughError):
         drive_clip("curve", 1, Driver.from_checkpoints("models/small-s1"), "senna2", "small", watch=watch)
     first, second = moments
+    assert first.check is not None and second.check is not None
     assert first.check.decision_age_s == 0 and second.check.decision_age_s == pytest.approx(0.1)
     assert second.seen is not None and second.time_s == pytest.approx(0.1)

@@ -28,6 +28,8 @@ def dies_once(job: Job):
 def test_a_killed_workers_clips_run_again_none_lost_none_twice(tmp_path, monkeypatch):
     args = ClosedLoop(driver="expert", clips="empty_road:3-6", workers=2, videos=0, out=tmp_path / "here")
     here = main(args)
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "240")  # on a busy machine
+    monkeypatch.setenv("RAY_agent_register_timeout_ms", "240000")
     monkeypatch.setenv(MARK, str(tmp_path / "mark"))
     monkeypatch.setattr("training.closed_loop.evaluate_clip", dies_once)
     there = main(replace(args, ray="local", out=tmp_path / "ray"))
