@@ -23,6 +23,7 @@ PANEL_Y = FRONT[1] + 153 + 6
 TEXT: Colour = (236, 240, 245)
 DIM: Colour = (140, 148, 160)
 RED: Colour = (255, 96, 96)
+FAR = "far from every captured view"
 _FONT = cv2.FontFace("sans")
 
 
@@ -43,6 +44,7 @@ class Moment:
     navigation: Navigation | None = None
     check: Consistency | None = None  # None: the driver decides nothing
     seen: Objects | None = None  # by perception, in base_link
+    far: frozenset[str] = frozenset()  # cameras that are far from every view that a scene was captured from
 
 
 @contextmanager
@@ -83,12 +85,16 @@ def compose(
     if moment.plan is not None:
         _draw_ribbon(big, first, moment.plan, colour)
     canvas[: FRONT[1], : FRONT[0]] = big
+    if first.name in moment.far:
+        _write(canvas, FAR, (12, 28), 20, RED, 600)
     width = (FRONT[0] + GAP) // max(len(others), SMALL_ROW) - GAP
     size = width, width * FRONT[1] // FRONT[0]
     for column, camera in enumerate(others):
         x, y = column * (width + GAP), FRONT[1] + 6
         canvas[y : y + size[1], x : x + width] = cv2.resize(images[camera.name], size, interpolation=cv2.INTER_CUBIC)
         _write(canvas, camera.name, (x + 8, y + 20), 15, TEXT)
+        if camera.name in moment.far:
+            _write(canvas, FAR, (x + 8, y + size[1] - 10), 15, RED, 600)
     view = birdseye or new_birdseye()
     _draw_birdseye(view, moment, colour)
     canvas[:, FRONT[0] + GAP :] = view.image
