@@ -1,7 +1,6 @@
 """What every training stage needs: seeds, interruption, exact resume, cosine decay. No trainer."""
 
 import math
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -82,10 +81,3 @@ def command_line(module: str) -> str:
     import sys
 
     return f"python -m {module} " + " ".join(sys.argv[1:]) if sys.argv[0].endswith(".py") else f"python -m {module}"
-
-
-def quiet_threads() -> None:
-    """Environment of worker processes: one thread each, passive waiting."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[name] = "1"
-    os.environ["OMP_WAIT_POLICY"] = "passive"

@@ -36,8 +36,8 @@ from senna2_sim.rig import Rig, check_rig, load_rig
 from senna2_sim.scenarios import FIRST_FAMILIES
 from senna2_sim.world.types import GENERATOR_VERSION
 from senna2_sim.world.world import Disturbance, World
-from training.common import quiet_threads
 from training.driver import Driver, through_jpeg
+from training.workers import quiet_threads
 
 SAFE_TTC_S = 2.0
 RECORDING_VERSION = 3  # raise it when the same clip would be recorded differently: older bags are recorded again

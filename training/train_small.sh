@@ -15,4 +15,4 @@ $PYTHON -m training.stage1_e2e --resume
 wait $vlm || { tail -3 runs/train/stage1_vlm.log; exit 1; }
 $PYTHON -m training.record --policy runs/train/stage1_e2e/model --first 100 --clips 10 --validation 0
 OMP_NUM_THREADS=2 $PYTHON -m training.stage1_adapter --resume --threads 2
-$PYTHON -m training.evaluate --driver senna2
+$PYTHON -m training.evaluate closed-loop --driver senna2

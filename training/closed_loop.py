@@ -1,0 +1,223 @@
+"""`python -m training.evaluate closed-loop`: clips driven in the simulator, without ROS, and judged.
+
+OUT/rows.jsonl gets one line per finished clip at once, result.json the figures with 95 % intervals and the ledger row,
+report.html the tables and a film of each failure. The same command goes on after Ctrl-C, a crash or a power cut.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from senna2_sim.traffic_models import TrafficModel
+from training.drives import DriverName, Job, Setup, evaluate_clip
+from training.ledger import git_commit, machine, sha256_of
+from training.rows import add_session, append, open_run, owned
+from training.selection import Choice, choose
+from training.tables import Row, by_danger, failed, groups, summary, table
+from training.workers import Failure, on_processes, on_ray, quiet_threads
+
+GIVE_UP = 5  # failed clips: no need to try the others
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClosedLoop:
+    """Drive clips in closed loop and judge."""
+
+    driver: DriverName = "senna2"
+    """senna2: with VLM; e2e: without; expert and constant_velocity look at the simulator's state."""
+    checkpoints: Path = Path("models/small-s1")
+    """Folder with perception, planner and, for senna2, vlm and adapter."""
+    vlm: str | None = None
+    """Another VLM: folder, or name on the Hugging Face hub."""
+    clips: str = "eval"
+    """Comma-separated: eval or train (the committed lists), LIST:FAMILY, LIST:CUE, LIST:cue, LIST:no_cue,
+    FAMILY:SEED, FAMILY:FIRST-LAST."""
+    subset: int | None = None
+    """Drive so many of them: a fixed choice in which families and cues keep their shares."""
+    traffic: TrafficModel = "scripted"
+    """How the others behave; attack is for stress tests, not for scores."""
+    rig: str = "small"
+    """Cameras."""
+    out: Path | None = None
+    """Folder; default: runs/evaluation/DRIVER, with -TRAFFIC unless that is scripted."""
+    workers: int = 2
+    """Processes, one thread each."""
+    ray: str | None = None
+    """Work on a Ray cluster: auto, HOST:PORT, or local (starts one of --workers cores here)."""
+    videos: int | None = None
+    """Films of at most so many failures, the most dangerous first; 0: none. Default: of each failure."""
+    restart: bool = False
+    """Forget what is in the folder."""
+    seed: int = 0
+    """Of the networks' random numbers."""
+
+
+def main(args: ClosedLoop) -> list[Row]:
+    """Drive all clips; returns the rows in the order of the clips.
+
+    Raises:
+        ValueError: unknown clips or checkpoints, rows of another run in the folder, or a clip that fails to run: then
+            there is no table, and the rows of the others are kept.
+        SystemExit: 130 after Ctrl-C.
+    """
+    quiet_threads()
+    clips = choose(args.clips, args.subset)
+    setup = Setup(
+        driver=args.driver, checkpoints=str(args.checkpoints), vlm=args.vlm,
+        rig=args.rig, traffic=args.traffic, seed=args.seed,
+    )  # fmt: skip
+    traffic = "" if args.traffic == "scripted" else f"-{args.traffic}"
+    out = args.out or Path("runs/evaluation") / f"{args.driver}{traffic}"
+    try:
+        with owned(out):
+            key = setup.key()
+            rows = open_run(out, key, restart=args.restart)
+            _check_same_clips(out, clips, rows)
+            _drive(args, out, setup, clips, rows)
+            chosen = [rows[clip.id] for clip in clips]
+            result = _write_result(args, out, key, chosen)
+            print(table(chosen))
+            _write_films(args, out, setup, clips, result, chosen)
+            print(out / "report.html")
+    except KeyboardInterrupt:
+        print(f"stopped; the same command goes on from there ({out})", file=sys.stderr)
+        raise SystemExit(130) from None
+    return chosen
+
+
+def _check_same_clips(out: Path, clips: list[Choice], rows: dict[str, Row]) -> None:
+    for clip in clips:
+        if clip.id in rows and clip.sha256 not in (None, rows[clip.id]["clip_sha256"]):
+            raise ValueError(f"{out}: its row of {clip.id} is of another clip than the listed one; use --restart")
+
+
+def _drive(args: ClosedLoop, out: Path, setup: Setup, clips: list[Choice], rows: dict[str, Row]) -> None:
+    """Drive what is missing in rows, and add it there and in the folder."""
+    jobs = [Job(setup=setup, clip=clip) for clip in clips if clip.id not in rows]
+    if not jobs:
+        return
+    (out / "result.json").unlink(missing_ok=True)  # of other clips; no table until all rows are there
+    (out / "report.html").unlink(missing_ok=True)
+    began, before, commit = time.time(), len(rows), git_commit()
+    seen = [rows[clip.id]["collided"] for clip in clips if clip.id in rows]
+    failures: dict[str, str] = {}
+
+    def finish(job: Job, answer: Any) -> str:
+        if isinstance(answer, Failure):
+            failures[job.clip.id] = answer.reason
+        else:
+            append(out, answer)
+            rows[job.clip.id] = answer
+            seen.append(answer["collided"])
+        return f"CR {sum(seen) / max(len(seen), 1):.2f}" + (f", {len(failures)} did not run" if failures else "")
+
+    try:
+        _work(args, evaluate_clip, jobs, args.driver, finish, lambda: len(failures) >= GIVE_UP, done=len(seen))
+    finally:
+        add_session(out, {
+            "began": datetime.fromtimestamp(began, timezone.utc).isoformat(timespec="seconds"),
+            "wall_s": round(time.time() - began, 1), "clips": len(rows) - before,
+            "workers": args.workers if args.ray in (None, "local") else None, "ray": args.ray,
+            "git_commit": commit, "machine": machine(),
+        })  # fmt: skip
+    if failures:
+        reasons = "\n".join(f"{name}: {reason}" for name, reason in failures.items())
+        raise ValueError(
+            f"{reasons}\n{out}: {len(failures)} clips failed to run ({', '.join(failures)}), so there is no table; "
+            "the rows of the others are kept, the same command tries again what is missing"
+        )
+
+
+def _work(
+    args: ClosedLoop,
+    work: Callable[[Job], Any],
+    jobs: list[Job],
+    label: str,
+    finish: Callable[[Job, Any], str],
+    give_up: Callable[[], bool],
+    done: int = 0,
+) -> None:
+    """Run jobs with a progress bar. finish takes each answer and says what the bar shows."""
+    from tqdm import tqdm
+
+    workers = min(args.workers, len(jobs))
+    answers = on_processes(work, jobs, workers) if args.ray is None else on_ray(work, jobs, workers, args.ray)
+    bar = tqdm(total=done + len(jobs), initial=done, desc=label, unit="clip", mininterval=1.0, smoothing=0.1)
+    with closing(answers), bar:
+        for job, answer in answers:
+            bar.set_postfix_str(finish(job, answer), refresh=False)
+            bar.update()
+            if give_up():
+                break
+
+
+def _write_result(args: ClosedLoop, out: Path, key: dict[str, Any], rows: list[Row]) -> dict[str, Any]:
+    """result.json: figures of each group of clips, and where they come from."""
+    run = json.loads((out / "run.json").read_text())
+    commits = {session["git_commit"] for session in run["sessions"]}
+    if len(commits) > 1:
+        print(f"warning: {out}: the rows were made by several versions of the code: {sorted(commits)}", file=sys.stderr)
+    settings = {k: v for k, v in json.loads(json.dumps(asdict(args), default=str)).items() if k != "restart"}
+    result = {
+        "driver": args.driver,
+        "traffic": args.traffic,
+        "figures": {name: {"clips": len(part)} | summary(part) for name, part in groups(rows).items()},
+        "failures": [row["clip"] for row in by_danger(rows) if failed(row)],
+        "clips": [row["clip"] for row in rows],
+        "args": settings,
+        "ledger": {
+            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "git_commit": sorted(commits) or [git_commit()],
+            "config_sha256": sha256_of(key),
+            "checkpoint_sha256": key["checkpoints"],
+            "clip_list_sha256": sha256_of(sorted([row["clip"], row["clip_sha256"]] for row in rows)),
+            "seed": args.seed,
+            "wall_s": round(sum(session["wall_s"] for session in run["sessions"]), 1),
+            "sessions": len(run["sessions"]),
+            "machine": run["sessions"][-1]["machine"] if run["sessions"] else machine(),
+        },
+    }
+    (out / "result.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+    return result
+
+
+def _write_films(
+    args: ClosedLoop, out: Path, setup: Setup, clips: list[Choice], result: dict[str, Any], rows: list[Row]
+) -> None:
+    """The page, with a film of each failure; one that is there already is kept."""
+    from training.films import film_clip, film_path
+    from training.report_page import write_page
+
+    write_page(out, result, rows)
+    by_id = {clip.id: clip for clip in clips}
+    wrong = [row for row in by_danger(rows) if failed(row)][: args.videos]
+    jobs = [
+        Job(setup=setup, clip=by_id[row["clip"]], trajectory_sha256=row["trajectory_sha256"])
+        for row in wrong
+        if not film_path(out, row).exists()
+    ]
+    if not jobs:
+        return
+    problems: list[str] = []
+    row_of = {row["clip"]: row for row in wrong}
+
+    def finish(job: Job, answer: Any) -> str:
+        if isinstance(answer, Failure):
+            problems.append(f"{job.clip.id}: {answer.reason}")
+        else:
+            path = film_path(out, row_of[job.clip.id])
+            path.parent.mkdir(exist_ok=True)
+            path.with_suffix(".tmp").write_bytes(answer)
+            path.with_suffix(".tmp").replace(path)
+        return ""
+
+    _work(args, film_clip, jobs, "films", finish, lambda: len(problems) >= GIVE_UP)
+    write_page(out, result, rows)
+    if problems:
+        raise ValueError("\n".join([*problems, f"{out}: {len(problems)} films failed; the tables are complete"]))
