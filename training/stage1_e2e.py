@@ -53,7 +53,7 @@ class Args(SceneTraining):
     """Where the checkpoints go: OUT/perception and OUT/planner."""
     run: Path = Path("runs/train/stage1_e2e")
     """Progress for resuming, and TensorBoard."""
-    steps: int = 2000
+    steps: int = 2400
     """Optimizer steps."""
     lr: float = 5e-4
     """Learning rate after warm-up; cosine decay to 0. The full-scale preset has 1e-4 at batch 12288."""
