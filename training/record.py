@@ -51,7 +51,7 @@ class Args:
     """Folder of the bags, one per clip: OUT/FAMILY-SEED."""
     families: tuple[str, ...] = FIRST_FAMILIES
     """Families to record."""
-    clips: int = 25
+    clips: int = 35
     """Training clips per family: seeds 0, 1, ..."""
     validation: int = 4
     """Validation clips per family: seeds 900, 901, ..."""

@@ -1,7 +1,7 @@
 """Stage 1c: decision adapter from scratch, with perception and planner; the VLM is frozen (Senna-2 A.1, eq. 1, 3).
 
-Reads bags, a stage 1b model and a stage 1a VLM; writes OUT/{perception,planner,adapter} whenever the validation error
-improves. Decisions are as old as when driving. Ctrl-C stops after the step under way; --resume goes on.
+Reads bags, a stage 1b model and a stage 1a VLM; writes OUT/{perception,planner,adapter} at every validation. Decisions
+are as old as when driving. Ctrl-C stops after the step under way; --resume goes on.
 """
 
 import dataclasses
@@ -51,7 +51,7 @@ class Args(SceneTraining):
     vlm: Path = Path("models/small-s1/vlm")
     """Stage 1a VLM."""
     out: Path = Path("models/small-s1")
-    """Where the best checkpoints go: OUT/perception, OUT/planner, OUT/adapter."""
+    """Where the checkpoints go: OUT/perception, OUT/planner, OUT/adapter."""
     run: Path = Path("runs/train/stage1_adapter")
     """Progress for resuming, the VLM's decisions, TensorBoard."""
     use_vlm_token: bool = True
@@ -73,7 +73,7 @@ class Args(SceneTraining):
 
 
 def main(args: Args) -> float:
-    """Train; returns the best validation ADE, m."""
+    """Train; returns the last validation ADE, m."""
     seed_everything(args.seed, args.threads)
     config, weights, _ = load_checkpoint(args.start / "perception", module="perception", stages=("1b",))
     perception = PerceptionNetwork(from_dict(PerceptionConfig, config, f"{args.start}/perception"))
@@ -104,9 +104,9 @@ def main(args: Args) -> float:
     model = torch.nn.ModuleDict({"perception": perception, "planner": planner, "adapter": adapter}).to(args.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=args.weight_decay)
     settings = json.loads(json.dumps(dataclasses.asdict(args), default=str))
-    first, best = 0, math.inf
+    first, ade = 0, math.inf
     if args.resume:
-        first, best = load_progress(args.run / "progress", model, optimizer, "1c", settings)
+        first, ade = load_progress(args.run / "progress", model, optimizer, "1c", settings)
     writer = SummaryWriter(str(args.run / "tensorboard"), purge_step=first)
     began = time.monotonic()
 
@@ -148,7 +148,7 @@ def main(args: Args) -> float:
             if step % 10 == 0:
                 for name, value in {**losses, "total": loss, "gradient_norm": norm}.items():
                     writer.add_scalar(f"train/{name}", value.item(), step)
-                bar.set_postfix(loss=f"{loss.item():.3f}", plan=f"{losses['plan'].item():.3f}", best_ade=f"{best:.2f}")
+                bar.set_postfix(loss=f"{loss.item():.3f}", plan=f"{losses['plan'].item():.3f}", ade=f"{ade:.2f}")
             last = step + 1 == args.steps
             if (step + 1) % args.validate_every == 0 or last:
                 scores = validate(
@@ -156,30 +156,29 @@ def main(args: Args) -> float:
                 )
                 for name, number in scores.items():
                     writer.add_scalar(f"validation/{name}", number, step + 1)
-                if scores["ade_m"] < best:
-                    best = scores["ade_m"]
-                    provenance = {
-                        "command": command_line("training.stage1_adapter"),
-                        "drives": len(drives),
-                        "rig": to_dict(rig),
-                        "step": step + 1,
-                        "seconds": round(time.monotonic() - began),
-                        "validation": {k: round(v, 4) for k, v in scores.items()},
-                    }
-                    modules = {
-                        "perception": (perception, perception.config),
-                        "planner": (planner, planner.config),
-                        "adapter": (adapter, adapter_config),
-                    }
-                    save(args.out, "1c", modules, provenance)
+                ade = scores["ade_m"]
+                provenance = {
+                    "command": command_line("training.stage1_adapter"),
+                    "drives": len(drives),
+                    "rig": to_dict(rig),
+                    "step": step + 1,
+                    "seconds": round(time.monotonic() - began),
+                    "validation": {k: round(v, 4) for k, v in scores.items()},
+                }
+                modules = {
+                    "perception": (perception, perception.config),
+                    "planner": (planner, planner.config),
+                    "adapter": (adapter, adapter_config),
+                }
+                save(args.out, "1c", modules, provenance)
                 bar.write(f"step {step + 1}: " + ", ".join(f"{k} {v:.3f}" for k, v in scores.items()))
             if (step + 1) % args.validate_every == 0 or last or stop:
-                save_progress(args.run / "progress", model, optimizer, step + 1, "1c", settings, best)
+                save_progress(args.run / "progress", model, optimizer, step + 1, "1c", settings, ade)
             if stop:
                 print(f"stopped after step {step + 1}; the same command with --resume goes on from there")
                 raise SystemExit(130)
     writer.close()
-    return best
+    return ade
 
 
 if __name__ == "__main__":
