@@ -15,7 +15,6 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from senna2_msgs.msg import Consistency, GroundTruth, SimEvent
 
-from senna2_bringup.result import clip_id
 from senna2_bringup.supervisor import is_stopped, waited_for_cpu_s
 from senna2_core.messages import read_consistency, stamp_ns
 from senna2_core.ros_node import output_qos
@@ -96,6 +95,8 @@ class Monitor:
 
     def line(self) -> str:
         """Progress in words."""
+        from senna2_bringup.result import clip_id  # a monitor that only listens starts at once
+
         if not self.facts:
             return "starting"
         ttc = f"{self.min_ttc_s:.1f} s" if math.isfinite(self.min_ttc_s) else "-"

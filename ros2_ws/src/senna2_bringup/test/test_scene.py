@@ -42,7 +42,7 @@ def test_the_graph_drives_in_a_file_of_gaussians_and_flags_what_was_never_captur
     result = run.result
     assert (result["clip"], result["scene"], result["end"]) == ("wall", str(street), "time")
     assert result["far_from_captures"] == {"all": 0.75, "front": 0.0, "left": 1.0, "right": 1.0, "rear": 1.0}
-    assert result["progress_m"] > 4 and result["plans"] == 11
+    assert result["progress_m"] > 4 and result["plans"] >= 9
     assert "frames far from every captured view: all 75 %, front 0 %" in output
     page = (run.out / "report.html").read_text()
     assert "75 %" in page and "Frames far from every captured view" in page
