@@ -179,7 +179,6 @@ def one_rig(args: Args, gaussians: Gaussians, name: str, threads: int) -> str:
 def one_fit(args: Args, count: int, size: Size, target: int | None, threads: int) -> str:
     """A table row: forward and backward pass, loss and Adam."""
     use(threads)
-    torch.set_num_threads(threads)
     width, height = size
     parameters = scene_parameters(count, args.degree)
     optimizer = make_optimizer(parameters)

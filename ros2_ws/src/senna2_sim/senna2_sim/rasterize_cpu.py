@@ -254,15 +254,15 @@ def _fill_buckets(keys, scratch, ends):
 
 
 @_serial
-def _blend_splat(tile, splat, depth, x_first, y_first, top, bottom):
+def _blend_splat(tile, splats, slot, depth, x_first, y_first, top, bottom):
     """Blend one splat into rows top..bottom of a tile's buffer; each is one SIMD operation. A finished pixel has T
-    negated."""
-    y, half_y = splat[1], splat[9]
+    negated. (The row splats[slot], given as an argument, would be counted as a reference, atomically.)"""
+    y, half_y = splats[slot, 1], splats[slot, 9]
     start = max(top, int(math.ceil(y - half_y - HALF)))
     stop = min(bottom, int(math.floor(y + half_y - HALF)) + 1)
-    a, b, c = F(-0.5) * splat[2], -splat[3], F(-0.5) * splat[4]
-    opacity, red, green, blue = splat[5], splat[6], splat[7], splat[8]
-    offset = F(x_first) + HALF - splat[0]
+    a, b, c = F(-0.5) * splats[slot, 2], -splats[slot, 3], F(-0.5) * splats[slot, 4]
+    opacity, red, green, blue = splats[slot, 5], splats[slot, 6], splats[slot, 7], splats[slot, 8]
+    offset = F(x_first) + HALF - splats[slot, 0]
     for row in range(start, stop):
         dy = F(row) + HALF - y
         linear, constant = b * dy, c * dy * dy
@@ -301,10 +301,10 @@ def _live_rows(tile, first, last):
 @_serial
 def _any_positive(values, first):
     """Whether any of TILE values is above 0."""
-    count = 0
+    total = ZERO
     for k in range(TILE):
-        count += values[U(first) + U(k)] > ZERO
-    return count > 0
+        total += max(values[U(first) + U(k)], ZERO)
+    return total > ZERO
 
 
 @_serial
@@ -365,11 +365,10 @@ def blend(
                 for b in range(buckets):
                     last = ends[b]
                     _sort_bucket(scratch, first, last)
+                    lowest, highest = y_first + top, y_first + bottom
                     for i in range(first, last):
                         slot = scratch[i] & 0xFFFFFFFF
-                        _blend_splat(
-                            tile, splats[slot], depths[slot], x_first, y_first, y_first + top, y_first + bottom
-                        )
+                        _blend_splat(tile, splats, slot, depths[slot], x_first, y_first, lowest, highest)
                     if last > first:
                         top, bottom = _live_rows(tile, top, bottom)
                     first = used[t] = last

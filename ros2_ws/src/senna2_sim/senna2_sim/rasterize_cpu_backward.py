@@ -109,20 +109,20 @@ def index_splats(pairs, written, boxes, owners, tile_camera, slots, rows):
 
 
 @_serial
-def _rows(splat, y_first, top, bottom):
+def _rows(splats, slot, y_first, top, bottom):
     """Which of a tile's rows top..bottom a splat reaches: first, last + 1; equal when there are none."""
-    y, half_y = splat[1], splat[9]
+    y, half_y = splats[slot, 1], splats[slot, 9]
     start = max(top, int(math.ceil(y - half_y - HALF)) - y_first)
     stop = min(bottom, int(math.floor(y + half_y - HALF)) + 1 - y_first)
     return start, max(start, stop)
 
 
 @_serial
-def _weigh_splat(tile, splat, x_first, start, stop, weights):
+def _weigh_splat(tile, splats, slot, x_first, start, stop, weights, begin):
     """Blend one splat's rows as `_blend_splat` did; weights: its part of each pixel, negative if clamped."""
-    a, b, c = F(-0.5) * splat[2], -splat[3], F(-0.5) * splat[4]
-    opacity, y = splat[5], splat[1]
-    offset = F(x_first) + HALF - splat[0]
+    a, b, c = F(-0.5) * splats[slot, 2], -splats[slot, 3], F(-0.5) * splats[slot, 4]
+    opacity, y = splats[slot, 5], splats[slot, 1]
+    offset = F(x_first) + HALF - splats[slot, 0]
     first = U(start * TILE)
     for k in range((stop - start) * TILE):
         i = first + U(k)
@@ -140,25 +140,26 @@ def _weigh_splat(tile, splat, x_first, start, stop, weights):
         live = after > T_MIN
         weight = weight if live else ZERO
         tile[i] = after if live else -abs(before)
-        weights[U(k)] = weight if raw <= ALPHA_MAX else -weight
+        weights[U(begin) + U(k)] = weight if raw <= ALPHA_MAX else -weight
 
 
 @_serial
-def _sum_splat(tile, splat, depth, x_first, start, stop, weights, out):
+def _sum_splat(tile, splats, slot, depth, x_first, start, stop, weights, begin, sums, row):
     """Take one splat off a tile's buffer, the last one first, and write its SUMS: one SIMD loop."""
-    red, green, blue, y = splat[6], splat[7], splat[8], splat[1]
-    offset = F(x_first) + HALF - splat[0]
+    red, green, blue, y = splats[slot, 6], splats[slot, 7], splats[slot, 8], splats[slot, 1]
+    offset = F(x_first) + HALF - splats[slot, 0]
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = s9 = ZERO
     first = U(start * TILE)
     for k in range((stop - start) * TILE):
         i = first + U(k)
         dx, dy = offset + tile[i + U(7 * PLANE)], tile[i + U(8 * PLANE)] - y
-        weight = abs(weights[U(k)])
+        signed = weights[U(begin) + U(k)]
+        weight = abs(signed)
         behind, rest = tile[i + U(PLANE)], tile[i]
         g_red, g_green, g_blue = tile[i + U(2 * PLANE)], tile[i + U(3 * PLANE)], tile[i + U(4 * PLANE)]
         g_depth = tile[i + U(5 * PLANE)]
         value = g_red * red + g_green * green + g_blue * blue + g_depth * (depth - tile[i + U(6 * PLANE)])
-        slope = max(weights[U(k)], ZERO) * (value - behind / rest)
+        slope = max(signed, ZERO) * (value - behind / rest)
         tile[i], tile[i + U(PLANE)] = rest + weight, behind + weight * value
         slope_x, slope_y = slope * dx, slope * dy
         s0 += slope
@@ -171,17 +172,17 @@ def _sum_splat(tile, splat, depth, x_first, start, stop, weights, out):
         s7 += weight * g_green
         s8 += weight * g_blue
         s9 += weight * g_depth
-    out[0], out[1], out[2], out[3], out[4], out[5] = s0, s1, s2, s3, s4, s5
-    out[6], out[7], out[8], out[9] = s6, s7, s8, s9
+    sums[row, 0], sums[row, 1], sums[row, 2], sums[row, 3], sums[row, 4] = s0, s1, s2, s3, s4
+    sums[row, 5], sums[row, 6], sums[row, 7], sums[row, 8], sums[row, 9] = s5, s6, s7, s8, s9
 
 
 @_serial
 def _any_weight(weights, first):
     """Whether any of TILE weights is not 0."""
-    count = 0
+    total = ZERO
     for k in range(TILE):
-        count += weights[U(first) + U(k)] != ZERO
-    return count > 0
+        total += abs(weights[U(first) + U(k)])
+    return total > ZERO
 
 
 @_parallel
@@ -215,9 +216,9 @@ def sum_tiles(
                 spans, weights = np.empty((2 * count, 3), np.int64), np.empty(2 * count * PLANE, np.float32)
             end, top, bottom = 0, 0, y_stop - y_first
             for j in range(count):
-                splat = splats[keys[starts[t] + j] & 0xFFFFFFFF]
-                start, stop = _rows(splat, y_first, top, bottom)
-                _weigh_splat(tile, splat, x_first, start, stop, weights[end:])
+                slot = keys[starts[t] + j] & 0xFFFFFFFF
+                start, stop = _rows(splats, slot, y_first, top, bottom)
+                _weigh_splat(tile, splats, slot, x_first, start, stop, weights, end)
                 while start < stop and not _any_weight(weights, end + (stop - start - 1) * TILE):
                     stop -= 1
                 spans[j, 0], spans[j, 1], spans[j, 2] = start, stop, end
@@ -238,14 +239,15 @@ def sum_tiles(
             for j in range(starts[t + 1] - starts[t] - 1, -1, -1):
                 slot = keys[starts[t] + j] & 0xFFFFFFFF
                 step = t - boxes[slot, 0]
-                out = sums[rows[slot] + step // boxes[slot, 3] * boxes[slot, 1] + step % boxes[slot, 3]]
+                row = rows[slot] + step // boxes[slot, 3] * boxes[slot, 1] + step % boxes[slot, 3]
                 if j >= count or spans[j, 0] == spans[j, 1]:
-                    out[:] = ZERO
+                    for column in range(SUMS):
+                        sums[row, column] = ZERO
                     continue
                 start, stop, end = spans[j, 0], spans[j, 1], spans[j, 2]
                 while not _any_weight(weights, end):
                     start, end = start + 1, end + TILE
-                _sum_splat(tile, splats[slot], depths[slot], x_first, start, stop, weights[end:], out)
+                _sum_splat(tile, splats, slot, depths[slot], x_first, start, stop, weights, end, sums, row)
 
 
 @_serial

@@ -13,7 +13,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from senna2_sim.gaussians import SH_SIZES, Gaussians, concatenate, sh_from_rgb
+from senna2_sim.gaussians import NAMES, SH_SIZES, Gaussians, concatenate, sh_from_rgb
 from senna2_sim.render import Frame
 
 
@@ -33,9 +33,13 @@ class GpuGaussians:
 def upload(clouds: Sequence[Gaussians], device: str = "cuda") -> GpuGaussians:
     """Bring groups of Gaussians (each in its own frame) to a device, once for many `render` calls."""
     cloud = concatenate(clouds)
-    arrays = cloud.means, cloud.quaternions, cloud.scales, cloud.opacities, cloud.sh
     owners = np.repeat(np.arange(len(clouds)), [len(cloud) for cloud in clouds])
-    return GpuGaussians(*(torch.tensor(x, device=device) for x in (*arrays, owners)), groups=len(clouds))
+
+    def put(array: np.ndarray) -> Tensor:
+        return torch.tensor(array, device=device)
+
+    fields = {name: put(getattr(cloud, name)) for name in NAMES}
+    return GpuGaussians(**fields, owners=put(owners), groups=len(clouds))
 
 
 def render(

@@ -94,7 +94,7 @@ def main(args: Args) -> dict[str, float]:
 
 def fit(args: Args) -> tuple[Parameters, dict[str, float], bool]:
     """The loop. Returns the parameters, the last held-out figures, and whether it came to the end."""
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)  # what torch does here is too little to share: waking threads takes longer
     numba.set_num_threads(min(args.threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     captures = read_captures(args.captures, args.downscale)
     radius = captures.radius
