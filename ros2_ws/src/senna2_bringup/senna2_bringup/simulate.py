@@ -164,7 +164,7 @@ def _with_cameras(args: Args) -> Args:
         if args.driver == "senna2":
             check_rig(rig, args.models / "perception")
     except ValueError as error:
-        raise BadInput(f"{error}; --driver expert drives with any rig") from None
+        raise BadInput(str(error)) from None
     return args
 
 

@@ -37,7 +37,7 @@ def test_a_stack_is_not_started_with_cameras_that_it_does_not_know(tmp_path, cap
     out = tmp_path / "run"
     assert main(Args(rig="nuscenes", models=MODELS, out=out)) == 2
     message = capsys.readouterr().err
-    assert "rig nuscenes" in message and "trained with the rig small" in message and "--driver expert" in message
+    assert "rig nuscenes" in message and "trained with the rig small" in message and "driver expert" in message
     assert main(Args(rig=str(tmp_path / "none.json"), driver="expert", out=out)) == 2
     assert "none.json" in capsys.readouterr().err
     assert not out.exists()

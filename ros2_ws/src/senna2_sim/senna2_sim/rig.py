@@ -150,7 +150,8 @@ def check_rig(rig: Rig, checkpoint: str | Path) -> None:
             origin = f"the rig {trained.name}" if comparable else "another rig"
             raise ValueError(
                 f"rig {rig.name}: camera {name} is {got or 'missing'}, but {checkpoint} was trained with {origin}, "
-                f"where it is {wanted or f'{width}x{height}'}; drive with that rig, or record and train with this one"
+                f"where it is {wanted or f'{width}x{height}'}; drive with that rig "
+                "or with driver expert, or record and train with this one"
             )
 
 
