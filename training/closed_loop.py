@@ -57,6 +57,10 @@ class ClosedLoop:
     seed: int = 0
     """Of the networks' random numbers."""
 
+    def __post_init__(self) -> None:
+        if self.workers < 1 or (self.videos or 0) < 0:
+            raise ValueError(f"got --workers {self.workers} --videos {self.videos}, wanted workers >= 1, videos >= 0")
+
 
 def main(args: ClosedLoop) -> list[Row]:
     """Drive all clips; returns the rows in the order of the clips.
