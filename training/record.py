@@ -62,6 +62,9 @@ class Args:
     show how to brake late."""
     first: int = 0
     """First training seed."""
+    wander: float = 0.7
+    """Share of clips driven by a policy in which the car is now and then pulled to one side of where it wants to go,
+    so that they show what the road looks like from there."""
     policy: Path | None = None
     """Folder of checkpoints (perception, planner; with or without vlm and adapter) whose driver drives. The plans
     recorded are still the expert's, so that imitation learns to correct itself (DAgger, arXiv:1011.0686). Validation
@@ -84,6 +87,7 @@ class Job:
     rig: str  # a name, or FILE@SHA256
     effects: str = "none"  # a name, or FILE@SHA256
     careless: bool = False
+    wander: bool = False
     policy: str = ""  # FOLDER@SHA256 of the driver; the expert when empty
     generator: int = field(default=GENERATOR_VERSION)
     recording: int = RECORDING_VERSION
@@ -114,9 +118,9 @@ def disturbance_of(family: str, seed: int, share: float) -> Disturbance:
     )
 
 
-def is_careless(family: str, seed: int, share: float) -> bool:
-    """Whether the car of a clip is driven carelessly."""
-    return bool(np.random.default_rng([seed, 1, *family.encode()]).uniform() < share)
+def drawn(purpose: int, family: str, seed: int, share: float) -> bool:
+    """Whether a clip belongs to the share of clips that something happens in."""
+    return bool(np.random.default_rng([seed, purpose, *family.encode()]).uniform() < share)
 
 
 def jobs_of(args: Args) -> list[Job]:
@@ -133,7 +137,8 @@ def jobs_of(args: Args) -> list[Job]:
             rig=versioned(args.rig),
             effects=versioned(args.effects),
             policy=policy if seed < 900 else "",
-            careless=seed < 900 and not policy and is_careless(family, seed, args.careless),
+            careless=seed < 900 and not policy and drawn(1, family, seed, args.careless),
+            wander=seed < 900 and bool(policy) and drawn(3, family, seed, args.wander),
         )
         for seed in seeds
         for family in args.families
@@ -168,6 +173,31 @@ class Carelessness:
             return plan
         path = Polyline(np.concatenate([[[0.0, 0.0]], plan[np.hypot(*plan[:, :2].T) > 0.5, :2]]))
         return path.at(self._speed_mps * 0.1 * np.arange(1, len(plan) + 1))
+
+
+class Wandering:
+    """Now and then the car is pulled sideways, by up to 1.6 m, and held there for a while."""
+
+    def __init__(self, seed: int):
+        self._rng = np.random.default_rng([seed, 4])
+        self._until_s = float(self._rng.uniform(0.5, 2))
+        self._aside_m = 0.0
+
+    def spoil(self, plan: np.ndarray, world: World) -> np.ndarray:
+        """What is driven instead of the plan (40, 3): pulled aside within 2 s, unless that gets dangerous."""
+        if world.time_s >= self._until_s:
+            self._aside_m = 0.0 if self._aside_m else float(self._rng.uniform(0.6, 1.6) * self._rng.choice([-1, 1]))
+            self._until_s = world.time_s + float(
+                self._rng.uniform(2.0, 4.5) if self._aside_m else self._rng.uniform(1, 3)
+            )
+        if not self._aside_m or world.ttc_s < SAFE_TTC_S or world.ego.speed_mps < 2.0:
+            return plan
+        time = np.minimum(0.1 * np.arange(1, len(plan) + 1) / 2.0, 1.0)
+        pulled = plan.copy()
+        pulled[:, 1] += self._aside_m * time**2 * (3 - 2 * time)
+        along = np.maximum(world.ego.speed_mps, 2.0) * 2.0
+        pulled[:, 2] += np.arctan(self._aside_m * 6 * time * (1 - time) / along)
+        return pulled
 
 
 class Recorder:
@@ -249,7 +279,7 @@ def record(job: Job, out: Path) -> dict[str, Any]:
     env = SimEnv(job.family, job.seed, rig=rig, disturbance=Disturbance(**job.disturbance), effects=effects)
     observation, _ = env.reset()
     world, steps = env.world, 0
-    carelessness = Carelessness(job.seed) if job.careless else None
+    bad_habit = Carelessness(job.seed) if job.careless else Wandering(job.seed) if job.wander else None
     learned = learned_driver(job.policy) if job.policy else None
     if learned:
         learned.reset()
@@ -259,11 +289,11 @@ def record(job: Job, out: Path) -> dict[str, Any]:
         while not world.done:
             plan = world.expert_plan
             recorder.step(world.ego, world.navigation(), ground_truth(world), observation["images"], plan)
-            driven = carelessness.spoil(plan, world) if carelessness else plan
+            driven = plan
             if learned:
                 images = through_jpeg(observation["images"])
                 driven = learned.drive(images, world.ego, world.navigation()).trajectory
-            observation, *_ = env.step(driven)
+            observation, *_ = env.step(bad_habit.spoil(driven, world) if bad_habit else driven)
             steps += 1
     row = {
         "job": job.as_row(),

@@ -9,12 +9,25 @@ import numpy as np
 import pytest
 
 from senna2_core.bags import bag_topics
+from senna2_core.geometry import from_frame
 from senna2_core.kinematics import kinematic_mapping
+from senna2_core.polyline import Polyline
 from senna2_sim import env
 from senna2_sim.scenarios import load_clip
 from senna2_sim.world.world import Disturbance, World
 from training.data import load_drive
-from training.record import SAFE_TTC_S, Args, Carelessness, Job, disturbance_of, jobs_of, main, record, up_to_date
+from training.record import (
+    SAFE_TTC_S,
+    Args,
+    Carelessness,
+    Job,
+    Wandering,
+    disturbance_of,
+    jobs_of,
+    main,
+    record,
+    up_to_date,
+)
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +164,38 @@ def test_a_careless_car_holds_its_speed_on_the_path_of_the_plan_until_it_gets_da
         driven = careless.spoil(plan, world)
         assert driven is plan or world.ttc_s >= SAFE_TTC_S
         world.step(driven)
+
+
+def test_a_wandering_car_leaves_its_lane_centre_to_both_sides_and_the_labels_lead_back():
+    offsets, returns = [], []
+    for seed in range(3):
+        world, wandering = World(load_clip("empty_road", seed)), Wandering(seed)
+        while not world.done:
+            plan = world.expert_plan
+            if abs(world.route_offset_m) > 0.5:
+                route = Polyline(world.clip.route)
+                returns.append(
+                    abs(route.project(from_frame(plan[-1], world.ego.pose)[:2])[1]) < abs(world.route_offset_m)
+                )
+            world.step(wandering.spoil(plan, world))
+            offsets.append(world.route_offset_m)
+    assert min(offsets) < -0.8 and max(offsets) > 0.8 and np.abs(offsets).max() < 2.0
+    assert len(returns) > 50 and np.mean(returns) > 0.95
+
+
+def test_a_car_in_danger_or_at_rest_does_not_wander():
+    world, wandering = World(load_clip("hard_brake", 3)), Wandering(3)
+    while not world.done:
+        plan = world.expert_plan
+        driven = wandering.spoil(plan, world)
+        assert driven is plan or (world.ttc_s >= SAFE_TTC_S and world.ego.speed_mps >= 2.0)
+        world.step(driven)
+
+
+def test_only_clips_driven_by_a_policy_wander(tmp_path):
+    (tmp_path / "planner").mkdir()
+    (tmp_path / "planner" / "model.safetensors").write_bytes(b"weights")
+    driven = jobs_of(Args(clips=20, policy=tmp_path))
+    assert 0.5 < np.mean([job.wander for job in driven if job.seed < 900]) < 0.9
+    assert not any(job.wander for job in [*jobs_of(Args(clips=20)), *(j for j in driven if j.seed >= 900)])
+    assert not any(job.careless for job in driven)
