@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from senna2_core.config import to_dict
 from senna2_sim.env import SimEnv
 from senna2_sim.gaussians import Gaussians, sh_from_rgb
 from senna2_sim.render import pack, render
@@ -154,9 +155,15 @@ def test_a_checkpoint_wants_the_cameras_that_it_was_trained_with(checkpoint, tmp
         check_rig(load_rig("small"), folder)
 
 
+def test_what_training_writes_into_a_checkpoint_is_the_rig(checkpoint):
+    rig = load_rig("nuscenes")
+    assert rig["back"].intrinsics[0, 0] < rig["front"].intrinsics[0, 0]  # read before it is written, as in training
+    cameras = [{"name": c.name, "width": c.width, "height": c.height} for c in rig.cameras]
+    check_rig(load_rig("nuscenes"), checkpoint(*cameras, rig=to_dict(rig)))
+
+
 def test_a_checkpoint_that_does_not_say_its_rig_wants_the_small_one_or_the_same_sizes(checkpoint, tmp_path):
-    small = json.loads(json.dumps([{"name": c.name, "width": c.width, "height": c.height}
-                                   for c in load_rig("small").cameras]))  # fmt: skip
+    small = [{"name": c.name, "width": c.width, "height": c.height} for c in load_rig("small").cameras]
     folder = checkpoint(*small)
     check_rig(load_rig("small"), folder)
     with pytest.raises(ValueError, match="rig nuscenes: camera front is front 400x225 .* trained with the rig small"):
