@@ -4,6 +4,7 @@ import importlib.util
 from typing import Literal
 
 Backend = Literal["cpu", "gsplat"]
+NOT_INSTALLED = "gsplat is not installed"
 INSTALL = 'python -m pip install -e "ros2_ws/src/senna2_sim[gsplat]"'
 
 _chosen: Backend = "cpu"
@@ -27,13 +28,14 @@ def choose(device: str) -> str:
         raise ValueError(f'device: got "{device}", wanted auto, cpu or cuda')
     missing = "as told" if device == "cpu" else why_not_gsplat()
     _chosen = "cpu" if missing else "gsplat"
-    return f"renders on the CPU: {missing}" if missing else "renders with gsplat on the GPU"
+    hint = f"; to install it: {INSTALL}" if device == "cuda" and missing == NOT_INSTALLED else ""
+    return f"renders on the CPU: {missing}{hint}" if missing else "renders with gsplat on the GPU"
 
 
 def why_not_gsplat() -> str:
     """What keeps gsplat from drawing here; empty when it draws. Its first call compiles its kernels, for minutes."""
     if importlib.util.find_spec("gsplat") is None:
-        return f"gsplat is not installed ({INSTALL})"
+        return NOT_INSTALLED
     import torch
 
     if not torch.cuda.is_available():

@@ -4,6 +4,7 @@ C cameras, N Gaussians, K spherical harmonics (1, 4, 9 or 16). Gaussians are dra
 together (`render.locality_order`), since blocks of 64 are culled together. On a GPU use gsplat's own rasterization().
 """
 
+import threading
 from typing import Any
 
 import numba
@@ -62,6 +63,9 @@ def rasterize(
     return _Rasterize.apply(*gaussians, viewmats, intrinsics, width, height, screen)
 
 
+_kept = threading.local()
+
+
 class _Rasterize(torch.autograd.Function):
     """`rasterize` without its checks."""
 
@@ -94,7 +98,7 @@ class _Rasterize(torch.autograd.Function):
         slots, rows = np.empty((len(t.frames), n), np.int32), np.empty(len(t.boxes), np.int64)
         cpu.index_splats(t.pairs, t.written, t.boxes, t.owners, t.tile_camera, slots, rows)
         pixels = [_array(x).reshape(-1, *x.shape[3:]) for x in (*pictures, d_rgb, d_depth, d_alpha)]
-        sums = np.empty((len(t.keys), cpu.SUMS), np.float32)
+        sums = _workspace(len(t.keys))
         lists: list[Any] = [t.order, t.starts, t.keys, t.used, t.splats, t.depths, t.boxes, rows, t.tile_camera]
         cpu.sum_tiles(*[threads, *lists, t.frames, *pixels, sums])
         results = [np.empty(x.shape, np.float32) for x in (means, quaternions, scales, opacities)]
@@ -108,6 +112,14 @@ class _Rasterize(torch.autograd.Function):
         results[4] = results[4].reshape(sh.shape)
         gradients = (torch.from_numpy(x).to(kind.dtype) for x, kind in zip(results, inputs, strict=True))
         return *gradients, None, None, None, None, None
+
+
+def _workspace(rows: int) -> np.ndarray:
+    """Room for (rows, SUMS) numbers, kept from call to call: to get fresh pages takes longer than to fill them."""
+    kept = getattr(_kept, "sums", None)
+    if kept is None or len(kept) < rows:
+        kept = _kept.sums = np.empty((rows + rows // 4, cpu.SUMS), np.float32)
+    return kept[:rows]
 
 
 def _array(tensor: Tensor) -> np.ndarray:
