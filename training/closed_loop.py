@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from senna2_sim.rig import check_rig, load_rig
 from senna2_sim.traffic_models import TrafficModel
 from training.drives import DriverName, Job, Setup, evaluate_clip
 from training.ledger import git_commit, machine, sha256_of
@@ -72,6 +73,8 @@ def main(args: ClosedLoop) -> list[Row]:
     """
     quiet_threads()
     clips = choose(args.clips, args.subset)
+    if args.driver in ("senna2", "e2e"):
+        check_rig(load_rig(args.rig), args.checkpoints / "perception")
     setup = Setup(
         driver=args.driver, checkpoints=str(args.checkpoints), vlm=args.vlm,
         rig=args.rig, traffic=args.traffic, seed=args.seed,

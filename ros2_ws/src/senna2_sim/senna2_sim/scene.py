@@ -4,10 +4,12 @@ import zlib
 from dataclasses import dataclass, field
 
 import numpy as np
+import shapely
 
+from senna2_core.objects import Category
 from senna2_sim.appearance import palette
 from senna2_sim.appearance.actors import draw_actor, draw_indicators
-from senna2_sim.appearance.ground import draw_ground, site
+from senna2_sim.appearance.ground import KERB_M, SIDEWALK_M, draw_ground, site
 from senna2_sim.appearance.roadside import draw_lamp, draw_roadside, draw_signal
 from senna2_sim.appearance.signs import draw_paddle, draw_paddle_face, draw_sign
 from senna2_sim.appearance.sketch import Sketch
@@ -33,6 +35,8 @@ class Scene:
     agents: int
     lights: int
     indicating: tuple[int, ...] = ()  # indices of the agents with indicators
+    pavement: shapely.Geometry | None = None  # lies KERB_M higher than the roadway
+    on_foot: tuple[int, ...] = ()  # indices of the agents who stand on it where it is
     static_pose: np.ndarray = field(default_factory=lambda: np.eye(4))  # map from group 0, rigid, (4, 4)
     ground: Ground | None = None  # flat, z = 0, when None
     views: CapturedViews | None = None  # what the Gaussians were fitted to, if that is known
@@ -84,6 +88,8 @@ class Scene:
         poses[0] = self.static_pose
         poses[1 : 1 + 2 * self.agents] = np.tile(_matrices(agent_poses), (2, 1, 1))
         poses[len(poses) - len(blinks) :] = np.repeat(_matrices(agent_poses[who]), 2, axis=0)
+        if walkers := list(self.on_foot):
+            poses[1 + np.array(walkers), 2, 3] = KERB_M * shapely.contains_xy(self.pavement, agent_poses[walkers, :2])
         cameras = rig.cameras
         viewmats = np.linalg.inv(self.camera_poses(rig, ego_pose))
         pictures = render(
@@ -161,7 +167,10 @@ def build_scene(clip: Clip) -> Scene:
     who = tuple(k for k, spec in enumerate(clip.agents) if {"indicate_s", "indicates"} & set(spec.params))
     blinkers = [cloud for k in who for cloud in draw_indicators(clip.agents[k], day.light)]
     packed = pack([static.cloud(), *bodies, *brakes, *lit, *blinkers])
-    return Scene(packed, sky, len(clip.agents), len(clip.road.lights), who)
+    pavement = place.lanes.buffer(0.4 + SIDEWALK_M).difference(place.roadway)
+    shapely.prepare(pavement)
+    on_foot = tuple(i for i, spec in enumerate(clip.agents) if spec.category == Category.PEDESTRIAN)
+    return Scene(packed, sky, len(clip.agents), len(clip.road.lights), who, pavement, on_foot)
 
 
 def _matrices(poses: np.ndarray) -> np.ndarray:

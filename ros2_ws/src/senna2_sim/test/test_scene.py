@@ -9,6 +9,7 @@ import shapely
 
 from senna2_core.objects import Category
 from senna2_core.polyline import Polyline
+from senna2_sim.appearance.ground import KERB_M
 from senna2_sim.appearance.roadside import lamp_positions
 from senna2_sim.rig import load_rig
 from senna2_sim.scene import COLOURS, build_scene
@@ -134,6 +135,22 @@ def test_an_agent_shows_exactly_where_its_box_is(category):
         inside = (columns > left - 4) & (columns < right + 4) & (rows > top - 4) & (rows < bottom + 5)
         assert inside.mean() > 0.95
         assert inside.sum() > 0.3 * box
+
+
+def test_people_on_the_pavement_stand_as_high_above_it_as_above_the_road():
+    visible = np.arange(len(Category)) == Category.PEDESTRIAN
+    without, ego = look("straight")
+    cos, sin = np.cos(ego[2]), np.sin(ego[2])
+    short = []
+    for y, ground_m in ((-4.0, 0.0), (-6.4, KERB_M)):  # the kerb is 5.3 m to the right
+        poses = np.zeros((len(Category), 3))
+        poses[Category.PEDESTRIAN] = [ego[0] + cos * 12 - sin * y, ego[1] + sin * 12 + cos * y, ego[2]]
+        frames, _ = look("straight", poses=poses, visible=visible)
+        head = RIG["front"].project(np.array([12.0, y, ground_m + 1.75]))[0]
+        nearer = frames["front"].depth < without["front"].depth - 0.3
+        rows = np.nonzero(nearer[:, np.abs(np.arange(320) - head[0]) < 10].sum(axis=1) >= 2)[0]
+        short.append(rows.min() - head[1])  # the kerb is 3 pixels high there
+    assert short[1] == pytest.approx(short[0], abs=1.4)
 
 
 def test_brake_lamps_are_seen_from_behind_only():
