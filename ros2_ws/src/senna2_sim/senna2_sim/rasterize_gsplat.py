@@ -29,6 +29,9 @@ class GpuGaussians:
     owners: Tensor
     groups: int
 
+    def __len__(self) -> int:
+        return len(self.means)
+
 
 def upload(clouds: Sequence[Gaussians], device: str = "cuda") -> GpuGaussians:
     """Bring groups of Gaussians (each in its own frame) to a device, once for many `render` calls."""

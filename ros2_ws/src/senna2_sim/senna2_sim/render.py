@@ -34,6 +34,9 @@ class CpuGaussians:
     bounds: np.ndarray
     groups: int
 
+    def __len__(self) -> int:
+        return len(self.geometry)
+
 
 PackedGaussians: TypeAlias = "CpuGaussians | GpuGaussians"  # what `pack` returns and `render` takes
 

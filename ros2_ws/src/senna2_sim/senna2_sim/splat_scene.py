@@ -238,7 +238,7 @@ def main(args: Args) -> int:
     sheet = np.concatenate([np.concatenate(rows[i : i + 3], axis=1) for i in range(0, len(rows), 3)])
     Image.fromarray(sheet).save(args.out)
     far = "" if scene.views is None else f", {len(scene.views.centres)} captured views"
-    print(f"{args.out}: {clip.family}, route of {route.length_m[0]:.0f} m, {len(scene.packed.geometry)} Gaussians{far}")
+    print(f"{args.out}: {clip.family}, route of {route.length_m[0]:.0f} m, {len(scene.packed)} Gaussians{far}")
     return 0
 
 
