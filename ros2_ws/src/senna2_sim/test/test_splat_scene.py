@@ -187,7 +187,7 @@ def test_a_frame_is_far_if_no_capture_is_near_in_place_and_direction():
 def test_a_session_counts_the_frames_that_are_far(street, tmp_path):
     captured(tmp_path, cameras_along(np.column_stack([np.arange(-2, 60, 1.0), np.zeros(62), np.full(62, 1.5)])))
     clip, scene = load_scene(read_scene(street))
-    session = Session(clip, RIG, 0, 1.0, scene)
+    session = Session(clip, RIG, 0, 1.0, scene=scene)
     while not session.end:
         session.images()
         session.images()
