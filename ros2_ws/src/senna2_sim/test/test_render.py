@@ -101,7 +101,7 @@ def alike(got, want):
 
 
 @pytest.mark.parametrize("sh_size", [1, 4, 9, 16])
-@pytest.mark.parametrize(("scale", "opacity"), [(0.02, (0.0, 1.0)), (0.3, (0.0, 1.0)), (0.15, (0.9, 1.0))])
+@pytest.mark.parametrize(("scale", "opacity"), [(0.05, (0.0, 1.0)), (0.3, (0.0, 1.0)), (0.15, (0.9, 1.0))])
 def test_every_pixel_equals_the_plain_version(pack, sh_size, scale, opacity):
     rng = np.random.default_rng(sh_size)
     size = (70, 45)
