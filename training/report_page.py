@@ -15,10 +15,11 @@ TITLES = {
     "Safety@2": "TTC > 2 s",
     "off_road": "off the road",
     "red_light": "red light",
+    "sign": "sign ignored",
     "progress": "progress",
     "consistency": "consistency",
 }
-LOW_IS_GOOD = ("CR", "AF-CR", "off_road", "red_light")
+LOW_IS_GOOD = ("CR", "AF-CR", "off_road", "red_light", "sign")
 
 
 def write_page(out: Path, result: dict[str, Any], rows: list[Row]) -> Path:
@@ -46,6 +47,7 @@ def outcome(row: Row) -> str:
         "collision, at fault" if row["at_fault"] else "collision" if row["collided"] else "",
         "lost" if row["lost"] else "off the road" if row["off_road"] else "",
         "red light" if row["ran_red_light"] else "",
+        "sign ignored" if row["ignored_sign"] else "",
     ]
     return ", ".join(filter(None, found)) or "passed"
 

@@ -13,7 +13,7 @@ from training.rows import read_rows
 
 Row = dict[str, Any]
 Figures = dict[str, tuple[float, float, float]]  # mean, low, high
-SHOWN = ("CR", "AF-CR", "Safety@1", "Safety@2", "off_road", "red_light", "progress", "consistency")  # in tables
+SHOWN = ("CR", "AF-CR", "Safety@1", "Safety@2", "off_road", "red_light", "sign", "progress", "consistency")  # in tables
 _RESULT = tuple(field.name for field in fields(Result))
 
 
@@ -50,16 +50,17 @@ def groups(rows: list[Row]) -> dict[str, list[Row]]:
 
 
 def failed(row: Row) -> bool:
-    """Whether a clip went wrong: a collision, off the road, lost, or over a red light."""
-    return bool(row["collided"] or row["off_road"] or row["lost"] or row["ran_red_light"])
+    """Whether a clip went wrong: a collision, off the road, lost, over a red light, or against a sign."""
+    return any(row[name] for name in ("collided", "off_road", "lost", "ran_red_light", "ignored_sign"))
 
 
 def by_danger(rows: list[Row]) -> list[Row]:
-    """The worst first: collisions (at fault, then others), off the road, red lights, then by minimum TTC."""
+    """The worst first: collisions (at fault, then others), off the road, red lights and signs, then by minimum TTC."""
 
     def rank(row: Row) -> tuple[Any, ...]:
         departed = row["lost"] or row["off_road"]
-        return not row["at_fault"], not row["collided"], not departed, not row["ran_red_light"], row["min_ttc_s"]
+        broken = row["ran_red_light"] or row["ignored_sign"]
+        return not row["at_fault"], not row["collided"], not departed, not broken, row["min_ttc_s"]
 
     return sorted(rows, key=rank)
 

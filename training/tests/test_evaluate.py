@@ -17,7 +17,7 @@ from training.drives import Job, Setup, Step, drive_clip, evaluate_clip
 from training.films import moment
 from training.rows import append, open_run, owned, read_rows
 from training.selection import Choice, choose
-from training.tables import Row, by_danger, compare, groups, interval, summary, table
+from training.tables import Row, by_danger, compare, failed, groups, interval, summary, table
 from training.tests.jobs import DIES_ALWAYS, DIES_ONCE, square
 from training.workers import ATTEMPTS, Failure, on_processes
 
@@ -64,17 +64,19 @@ def test_clips_with_and_without_a_cue_are_told_apart_and_nothing_is_lost(row):
 
 
 def test_the_most_dangerous_clip_comes_first(row):
-    calm = {"collided": False, "at_fault": False, "off_road": False, "lost": False, "ran_red_light": False}
+    calm = dict.fromkeys(("collided", "at_fault", "off_road", "lost", "ran_red_light", "ignored_sign"), False)
     ranks = [
         {"collided": True, "at_fault": True, "min_ttc_s": 0.0},
         {"collided": True, "min_ttc_s": 0.0},
         {"off_road": True, "min_ttc_s": 4.0},
         {"ran_red_light": True, "min_ttc_s": 3.0},
+        {"ignored_sign": True, "min_ttc_s": 3.5},
         {"min_ttc_s": 0.5},
         {"min_ttc_s": 2.0},
     ]
     rows = [row | calm | rank | {"clip": str(n)} for n, rank in enumerate(ranks)]
     assert by_danger(rows[::-1]) == rows
+    assert [failed(r) for r in rows] == [True] * 5 + [False] * 2
 
 
 # -- which clips ------------------------------------------------------------------------------------------------------
