@@ -15,4 +15,4 @@ OMP_NUM_THREADS=2 $PYTHON -m training.stage1_e2e --resume --threads 2
 wait $vlm || { tail -3 runs/train/stage1_vlm.log; exit 1; }
 $PYTHON -m training.record --policy runs/train/stage1_e2e/model --first 100 --clips 10 --validation 0
 OMP_NUM_THREADS=2 $PYTHON -m training.stage1_adapter --resume --threads 2
-$PYTHON -m training.evaluate closed-loop --driver senna2
+$PYTHON -m training.evaluate closed-loop --clips follow_stop:1000-1019,cut_in:1000-1019,hard_brake:1000-1019,empty_road:1000-1019,curve:1000-1019,turn_left:1000-1019,turn_right:1000-1019 --videos 7
