@@ -32,7 +32,7 @@ from senna2_sim.render import pack
 from senna2_sim.rig import Camera, Rig, load_rig
 from senna2_sim.scenarios import load_clip
 from senna2_sim.world.types import AgentSpec, Clip
-from training.common import quiet_threads
+from training.workers import quiet_threads
 from training.driver import Driver, through_jpeg
 
 STEP_S, WARM_UP = 0.1, 12  # s; steps before anything is measured: two decisions and all memories are there
@@ -260,7 +260,7 @@ def page(first: Cost, last: Cost, curves: dict[str, tuple[list[float], list[floa
     rows = [
         "# What a step of the closed loop costs",
         "",
-        f"Made by `python benchmarks/loop.py` in {minutes:.0f} minutes on {os.cpu_count()} cores of {_processor()}.",
+        f"Made by `python -m benchmarks.loop` in {minutes:.0f} minutes on {os.cpu_count()} cores of {_processor()}.",
         "One process, one thread, small rig, learned stack with VLM. Times depend on the machine, ratios hardly do.",
         "",
         "![Where the time goes, and how it grows](loop.png)",
