@@ -32,8 +32,8 @@ from senna2_sim.render import pack
 from senna2_sim.rig import Camera, Rig, load_rig
 from senna2_sim.scenarios import load_clip
 from senna2_sim.world.types import AgentSpec, Clip
-from training.workers import quiet_threads
 from training.driver import Driver, through_jpeg
+from training.workers import quiet_threads
 
 STEP_S, WARM_UP = 0.1, 12  # s; steps before anything is measured: two decisions and all memories are there
 PARTS = ("world", "render", "jpeg", "perception", "vlm", "planner", "rest")
