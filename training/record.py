@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import shutil
 import signal
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -33,7 +34,8 @@ from senna2_core.polyline import Polyline
 from senna2_sim.camera_effects import load_effects
 from senna2_sim.env import SimEnv
 from senna2_sim.rig import Rig, check_rig, load_rig
-from senna2_sim.scenarios import FIRST_FAMILIES
+from senna2_sim.scenarios import FAMILIES
+from senna2_sim.scenarios.lists import load_list
 from senna2_sim.world.types import GENERATOR_VERSION
 from senna2_sim.world.world import Disturbance, World
 from training.driver import Driver, through_jpeg
@@ -49,22 +51,22 @@ class Args:
 
     out: Path = Path("bags")
     """Folder of the bags, one per clip: OUT/FAMILY-SEED."""
-    families: tuple[str, ...] = FIRST_FAMILIES
+    families: tuple[str, ...] = FAMILIES
     """Families to record."""
-    clips: int = 35
-    """Training clips per family: seeds 0, 1, ..."""
+    clips: int | None = None
+    """Training clips per family: seeds FIRST, FIRST + 1, ...; default: those of the benchmark's training list."""
     validation: int = 4
     """Validation clips per family: seeds 900, 901, ..."""
     disturbed: float = 0.6
     """Share of training clips in which the car is pushed off its plan, so that they show recoveries."""
     careless: float = 0.3
-    """Share of training clips in which the car now and then holds its speed against the expert's plan, so that they
-    show how to brake late."""
+    """Share of the expert's training clips in which the car now and then holds its speed against the expert's plan, so
+    that they show how to brake late."""
+    wander: float = 0.5
+    """Share of training clips in which the car is now and then pulled to one side of where it wants to go, so that
+    they show what the road looks like from there, and how to come back."""
     first: int = 0
     """First training seed."""
-    wander: float = 0.7
-    """Share of clips driven by a policy in which the car is now and then pulled to one side of where it wants to go,
-    so that they show what the road looks like from there."""
     policy: Path | None = None
     """Folder of checkpoints (perception, planner; with or without vlm and adapter) whose driver drives. The plans
     recorded are still the expert's, so that imitation learns to correct itself (DAgger, arXiv:1011.0686). Validation
@@ -125,9 +127,15 @@ def drawn(purpose: int, family: str, seed: int, share: float) -> bool:
 
 def jobs_of(args: Args) -> list[Job]:
     """All clips, families interleaved so that an interrupted recording is balanced."""
-    if args.first < 0 or args.first + args.clips > 900 or args.validation > 20:
-        raise ValueError(f"got {args.clips} training and {args.validation} validation clips, wanted at most 900 and 20")
-    seeds = [*range(args.first, args.first + args.clips), *range(900, 900 + args.validation)]
+    counts = Counter(entry.family for entry in load_list("train"))
+    last = {family: args.first + (counts[family] if args.clips is None else args.clips) for family in args.families}
+    if args.first < 0 or max(last.values()) > 900 or args.validation > 20:
+        raise ValueError(
+            f"got training seeds {args.first} to {max(last.values()) - 1} and {args.validation} validation clips, "
+            "wanted seeds 0 to 899 and at most 20"
+        )
+    training = [(seed, f) for seed in range(args.first, max(last.values())) for f in args.families if seed < last[f]]
+    validation = [(900 + index, family) for index in range(args.validation) for family in args.families]
     policy = "" if args.policy is None else f"{args.policy}@{weights_sha256(args.policy)}"
     return [
         Job(
@@ -138,10 +146,9 @@ def jobs_of(args: Args) -> list[Job]:
             effects=versioned(args.effects),
             policy=policy if seed < 900 else "",
             careless=seed < 900 and not policy and drawn(1, family, seed, args.careless),
-            wander=seed < 900 and bool(policy) and drawn(3, family, seed, args.wander),
+            wander=seed < 900 and drawn(3, family, seed, args.wander),
         )
-        for seed in seeds
-        for family in args.families
+        for seed, family in validation + training
     ]
 
 
@@ -279,7 +286,7 @@ def record(job: Job, out: Path) -> dict[str, Any]:
     env = SimEnv(job.family, job.seed, rig=rig, disturbance=Disturbance(**job.disturbance), effects=effects)
     observation, _ = env.reset()
     world, steps = env.world, 0
-    bad_habit = Carelessness(job.seed) if job.careless else Wandering(job.seed) if job.wander else None
+    bad_habits = [habit(job.seed) for habit, has in ((Carelessness, job.careless), (Wandering, job.wander)) if has]
     learned = learned_driver(job.policy) if job.policy else None
     if learned:
         learned.reset()
@@ -293,7 +300,9 @@ def record(job: Job, out: Path) -> dict[str, Any]:
             if learned:
                 images = through_jpeg(observation["images"])
                 driven = learned.drive(images, world.ego, world.navigation()).trajectory
-            observation, *_ = env.step(bad_habit.spoil(driven, world) if bad_habit else driven)
+            for habit in bad_habits:
+                driven = habit.spoil(driven, world)
+            observation, *_ = env.step(driven)
             steps += 1
     row = {
         "job": job.as_row(),
@@ -305,7 +314,7 @@ def record(job: Job, out: Path) -> dict[str, Any]:
         "progress_m": round(world.progress_m, 2),
         "sha256": None,
     }
-    if not learned and (world.collided or world.lost or world.off_road):
+    if not learned and (world.collided or world.lost or (world.off_road and not job.wander)):
         shutil.rmtree(workshop)
         return row
     workshop.rename(final)

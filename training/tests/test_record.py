@@ -14,6 +14,7 @@ from senna2_core.kinematics import kinematic_mapping
 from senna2_core.polyline import Polyline
 from senna2_sim import env
 from senna2_sim.scenarios import load_clip
+from senna2_sim.scenarios.lists import load_list
 from senna2_sim.world.world import Disturbance, World
 from training.data import load_drive
 from training.record import (
@@ -192,10 +193,16 @@ def test_a_car_in_danger_or_at_rest_does_not_wander():
         world.step(driven)
 
 
-def test_only_clips_driven_by_a_policy_wander(tmp_path):
+def test_half_of_the_training_clips_wander_and_no_validation_clip(tmp_path):
     (tmp_path / "planner").mkdir()
     (tmp_path / "planner" / "model.safetensors").write_bytes(b"weights")
-    driven = jobs_of(Args(clips=20, policy=tmp_path))
-    assert 0.5 < np.mean([job.wander for job in driven if job.seed < 900]) < 0.9
-    assert not any(job.wander for job in [*jobs_of(Args(clips=20)), *(j for j in driven if j.seed >= 900)])
-    assert not any(job.careless for job in driven)
+    for policy in (None, tmp_path):
+        jobs = jobs_of(Args(clips=20, policy=policy))
+        assert 0.4 < np.mean([job.wander for job in jobs if job.seed < 900]) < 0.6
+        assert not any(job.wander for job in jobs if job.seed >= 900)
+
+
+def test_the_training_list_is_recorded_unless_told_otherwise():
+    jobs = [(job.family, job.seed) for job in jobs_of(Args(validation=0))]
+    assert sorted(jobs) == sorted((entry.family, entry.seed) for entry in load_list("train"))
+    assert [job.seed for job in jobs_of(Args(families=("curve",), clips=3, first=7, validation=0))] == [7, 8, 9]
