@@ -1,21 +1,18 @@
 """Decisions of a frozen VLM along recorded drives, computed once and kept on disk."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from senna2_planner.memory_bank import decision_bin
 from senna2_vlm.decide import DecisionModel
+from training.cache import Arrays, along_drives, weights_digest
 from training.data import Drive
 
-Decided = dict[str, np.ndarray]  # "step" (N,) of the frame, "index" (N,) of the decision, "hidden" (N, K, D) float32
+Decided = Arrays  # "step" (N,) of the frame, "index" (N,) of the decision, "hidden" (N, K, D) float32
 
 
 def decide_along(vlm: DecisionModel, drive: Drive, period_s: float) -> Decided:
@@ -31,23 +28,15 @@ def decide_along(vlm: DecisionModel, drive: Drive, period_s: float) -> Decided:
 
 
 def all_decisions(folder: Path, vlm_folder: Path, drives: Sequence[Drive], period_s: float) -> list[Decided]:
-    """`decide_along` for all drives; one file per VLM and drive in folder, so that interrupted work goes on."""
-    weights = sorted(Path(vlm_folder).glob("*.safetensors"))
-    if not weights:
-        raise ValueError(f"{vlm_folder}: no VLM (*.safetensors) there; run training.stage1_vlm first")
-    digest = hashlib.sha256(b"".join(hashlib.sha256(w.read_bytes()).digest() for w in weights)).hexdigest()[:12]
-    vlm: DecisionModel | None = None
-    results = []
-    for drive in tqdm(drives, desc="VLM decisions", unit="drive", mininterval=1.0):
-        what = json.dumps([drive.name, len(drive), drive.ego[-1].x_m, period_s])
-        file = folder / f"{digest}-{hashlib.sha256(what.encode()).hexdigest()[:16]}.safetensors"
-        if not file.exists():
-            vlm = vlm or DecisionModel.from_pretrained(vlm_folder)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            save_file(decide_along(vlm, drive, period_s), file.with_suffix(".tmp"))
-            file.with_suffix(".tmp").replace(file)
-        results.append(load_file(file))
-    return results
+    """`decide_along` for all drives, kept in folder."""
+    vlm: list[DecisionModel] = []  # loaded when there is something to decide
+
+    def decide(drive: Drive) -> Arrays:
+        if not vlm:
+            vlm.append(DecisionModel.from_pretrained(vlm_folder))
+        return decide_along(vlm[0], drive, period_s)
+
+    return along_drives(folder, weights_digest(vlm_folder), drives, decide, f"VLM decisions, {period_s} s")
 
 
 def pick(

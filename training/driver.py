@@ -12,6 +12,7 @@ import numpy as np
 from senna2_core.bags import blank
 from senna2_core.messages import Condition, DecisionOutput, fill_jpeg, read_image
 from senna2_core.objects import EgoState, Navigation
+from senna2_perception.blind import BlindPerception
 from senna2_perception.perception import Perception, PerceptionOutput
 from senna2_planner.adapter import AdapterRunner
 from senna2_planner.memory_bank import MemoryBank
@@ -43,7 +44,7 @@ class Driver:
 
     def __init__(
         self,
-        perception: Perception,
+        perception: Perception | BlindPerception,
         planner: PlannerRunner,
         vlm: DecisionModel | None = None,
         adapter: AdapterRunner | None = None,
@@ -61,9 +62,13 @@ class Driver:
     ) -> "Driver":
         """From FOLDER/{perception,planner} and, with the VLM, FOLDER/{vlm,adapter}; vlm names another VLM folder."""
         folder = Path(folder)
+        planner = PlannerRunner.from_checkpoint(folder / "planner", device)
+        blind = planner.config.blind
         parts = (
-            Perception.from_checkpoint(folder / "perception", device),
-            PlannerRunner.from_checkpoint(folder / "planner", device),
+            BlindPerception(planner.config.token_size)
+            if blind
+            else Perception.from_checkpoint(folder / "perception", device),
+            planner,
         )
         if not use_vlm:
             return cls(*parts)

@@ -1,15 +1,18 @@
-"""Stage 1c: decision adapter from scratch, with perception and planner; the VLM is frozen (Senna-2 A.1, eq. 1, 3).
+"""Stage 1c: decision adapter from scratch, planner fine-tuned; VLM and perception are frozen (Senna-2 A.1, eq. 1, 3).
 
-Reads bags, a stage 1b model and a stage 1a VLM; writes OUT/{perception,planner,adapter} at every validation. Decisions
-are as old as when driving. Ctrl-C stops after the step under way; --resume goes on.
+Reads bags, a stage 1b model and a stage 1a VLM; writes OUT/{perception,planner,adapter} at every validation. What the
+frozen networks say along the bags is computed once and kept in RUN, so that variants cost minutes. Decisions are as
+old as when driving. Ctrl-C stops after the step under way; --resume goes on.
 """
 
 import dataclasses
 import json
 import math
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,13 +23,13 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import trange
 
 from senna2_core.checkpoints import load_checkpoint
-from senna2_core.config import from_dict, to_dict
+from senna2_core.config import from_dict
 from senna2_perception.config import PerceptionConfig
 from senna2_perception.network import PerceptionNetwork
 from senna2_planner.adapter import DecisionAdapter
 from senna2_planner.config import AdapterConfig, PlannerConfig
-from senna2_planner.diffusion import DiffusionPlanner
-from senna2_sim.rig import load_rig
+from senna2_planner.planner import make_planner
+from senna2_planner.residual import ResidualPlanner
 from training.common import (
     command_line,
     cosine,
@@ -36,16 +39,25 @@ from training.common import (
     seed_everything,
     step_generator,
 )
-from training.data import find_bags, load_drives, sequence_starts, shuffled
-from training.decisions import all_decisions, pick
-from training.scenes import SceneTraining, augment, make_batch, stride
-from training.stage1_e2e import save, validate
+from training.data import Drive, Target, find_bags, load_drives, shuffled
+from training.decisions import Decided, all_decisions, pick
+from training.metrics import open_loop
+from training.scenes import stride
+from training.stage1_e2e import all_targets, save
+from training.tokens import all_tokens, blind_tokens
+
+Variant = Literal["senna2", "senna", "no_decision_token", "e2e", "regression", "blind"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(SceneTraining):
-    """Stage 1c: train the decision adapter with perception and planner; the VLM stays as it is."""
+class Args:
+    """Stage 1c: train the decision adapter and fine-tune the planner; VLM and perception stay as they are."""
 
+    variant: Variant = "senna2"
+    """senna2: all of it. senna: the decision's embedding alone, no VLM token. no_decision_token: the VLM token alone.
+    e2e: no VLM. regression: no VLM, an MLP head from scratch. blind: that, from speed and navigation alone."""
+    bags: Path = Path("bags")
+    """Folder of bags (make bags)."""
     start: Path = Path("runs/train/stage1_e2e/model")
     """Stage 1b model: START/perception and START/planner."""
     vlm: Path = Path("models/small-s1/vlm")
@@ -53,92 +65,138 @@ class Args(SceneTraining):
     out: Path = Path("models/small-s1")
     """Where the checkpoints go: OUT/perception, OUT/planner, OUT/adapter."""
     run: Path = Path("runs/train/stage1_adapter")
-    """Progress for resuming, the VLM's decisions, TensorBoard."""
-    use_vlm_token: bool = True
-    """The adapter sees the VLM's hidden states."""
-    use_decision_token: bool = True
-    """The adapter sees the decoded decision."""
-    steps: int = 800
-    """Optimizer steps."""
+    """Progress for resuming, what the frozen networks say, TensorBoard."""
+    resume: bool = False
+    """Go on where the run folder stopped, if it did; the result is the same as without the stop."""
+    target: Target = "plan"
+    """What the planner imitates: the expert's plan, or the driven odometry."""
+    batch: int = 64
+    """Samples per step."""
+    draws: int = 4
+    """Noise levels per sample in the diffusion loss."""
+    steps: int = 1200
+    """Optimizer steps; a planner from scratch takes three times as many."""
     lr: float = 2.5e-4
     """Learning rate after warm-up; cosine decay to 0. The full-scale preset has 5e-5 at batch 512."""
     warmup: int = 50
     """Steps of linear warm-up."""
+    weight_decay: float = 1e-4
+    """Of AdamW."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this."""
     no_decision: float = 0.1
-    """Share of sequences that plan without a decision, so that the planner still can."""
+    """Share of samples that are planned without a decision, so that the planner still can."""
     period_s: float = 0.5
     """Between decisions, s."""
     latencies_s: tuple[float, ...] = (0.1, 0.2)
-    """After its frame a decision is known, s; drawn per sequence. With the period: ages of 0.1 to 0.6 s."""
+    """After its frame a decision is known, s; drawn per sample. With the period: ages of 0.1 to 0.6 s."""
+    validate_every: int = 200
+    """Steps between validations; progress is saved then, too."""
+    seed: int = 0
+    """Of everything random."""
+    threads: int = 1
+    """Of torch."""
+    device: str = "cpu"
+    """Torch device."""
+
+    @property
+    def uses_vlm(self) -> bool:
+        """Whether there is an adapter."""
+        return self.variant in ("senna2", "senna", "no_decision_token")
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the planner is another one than stage 1b trained."""
+        return self.variant in ("regression", "blind")
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Moments of drives, with what the frozen networks say there."""
+
+    drives: list[Drive]
+    where: np.ndarray  # (N, 2) drive, step
+    tokens: np.ndarray  # (N, n, D)
+    target: Target
+    decided: list[Decided] | None  # per drive; None: no VLM
+    period_s: float
+
+    def batch(self, chosen: np.ndarray, latency_s: np.ndarray, device: str) -> tuple[Tensor, ...]:
+        """Scene tokens, true trajectory, speed; with a VLM also its hidden states and both action codes."""
+        where = self.where[chosen]
+        scene = torch.from_numpy(self.tokens[chosen]).float()
+        truth = torch.from_numpy(np.stack([self.drives[d].target(self.target)[s] for d, s in where])).float()
+        speed = torch.tensor([self.drives[d].ego[s].speed_mps for d, s in where], dtype=torch.float32)
+        said = () if self.decided is None else pick(self.decided, self.drives, where, latency_s, self.period_s)
+        return tuple(x.to(device) for x in (scene, truth, speed, *said))
 
 
 def main(args: Args) -> float:
     """Train; returns the last validation ADE, m."""
+    if args.out.resolve() == args.start.resolve():
+        raise ValueError(f"--out {args.out}: that is --start, whose planner would be lost; choose another folder")
     seed_everything(args.seed, args.threads)
     config, weights, _ = load_checkpoint(args.start / "perception", module="perception", stages=("1b",))
     perception = PerceptionNetwork(from_dict(PerceptionConfig, config, f"{args.start}/perception"))
     perception.load_state_dict(weights)
     config, weights, _ = load_checkpoint(args.start / "planner", module="planner", stages=("1b",))
-    planner = DiffusionPlanner(from_dict(PlannerConfig, config, f"{args.start}/planner"))
-    planner.load_state_dict(weights)
+    planner_config = from_dict(PlannerConfig, config, f"{args.start}/planner")
+    if args.from_scratch:
+        planner_config = dataclasses.replace(planner_config, head="regression", blind=args.variant == "blind")
 
-    rig = load_rig(args.rig)
-    drives = load_drives(find_bags(args.bags, "training"), "training bags")
-    held_out = load_drives(find_bags(args.bags, "validation"), "validation bags")
-    decided = all_decisions(args.run / "decisions", args.vlm, drives, args.period_s)
-    decided_held_out = all_decisions(args.run / "decisions", args.vlm, held_out, args.period_s)
-    gap = stride(perception.config)
-    span = gap * (args.frames - 1) + 1
-    starts = sequence_starts(drives, span, args.target)
-    checks = sequence_starts(held_out, span, args.target)
-    checks = checks[np.linspace(0, len(checks) - 1, min(args.validation_sequences, len(checks))).astype(int)]
+    def samples(split: Literal["training", "validation"]) -> Samples:
+        drives = load_drives(find_bags(args.bags, split), f"{split} bags")
+        if planner_config.blind:
+            seen = blind_tokens(drives, stride(perception.config), planner_config.token_size)
+        else:
+            seen = all_tokens(args.run / "tokens", args.start / "perception", perception, drives)
+        where = np.concatenate([np.insert(s["step"][:, None], 0, d, axis=1) for d, s in enumerate(seen)])
+        known = np.array([np.isfinite(drives[d].target(args.target)[s]).all() for d, s in where])
+        decided = all_decisions(args.run / "decisions", args.vlm, drives, args.period_s) if args.uses_vlm else None
+        tokens = np.concatenate([s["tokens"] for s in seen])
+        return Samples(drives, where[known], tokens[known], args.target, decided, args.period_s)
 
-    adapter_config = AdapterConfig(
-        hidden_tokens=decided[0]["hidden"].shape[1],
-        hidden_size=decided[0]["hidden"].shape[2],
-        condition_size=planner.config.condition_size,
-        use_vlm_token=args.use_vlm_token,
-        use_decision_token=args.use_decision_token,
-    )
-    adapter = DecisionAdapter(adapter_config)
-    model = torch.nn.ModuleDict({"perception": perception, "planner": planner, "adapter": adapter}).to(args.device)
+    training, held_out = samples("training"), samples("validation")
+    planner = make_planner(planner_config)
+    if args.from_scratch:
+        planner.set_statistics(*all_targets(training.drives, args.target))
+    else:
+        planner.load_state_dict(weights)
+    model = torch.nn.ModuleDict({"planner": planner})
+    if training.decided is not None:
+        hidden = training.decided[0]["hidden"]
+        adapter_config = AdapterConfig(
+            hidden_tokens=hidden.shape[1],
+            hidden_size=hidden.shape[2],
+            condition_size=planner_config.condition_size,
+            use_vlm_token=args.variant != "senna",
+            use_decision_token=args.variant != "no_decision_token",
+        )
+        model["adapter"] = DecisionAdapter(adapter_config)
+    model.to(args.device)
+    steps = args.steps * (3 if args.from_scratch else 1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=args.weight_decay)
     settings = json.loads(json.dumps(dataclasses.asdict(args), default=str))
+    progress = args.run / args.variant / f"seed{args.seed}"
     first, ade = 0, math.inf
     if args.resume:
-        first, ade = load_progress(args.run / "progress", model, optimizer, "1c", settings)
-    writer = SummaryWriter(str(args.run / "tensorboard"), purge_step=first)
+        first, ade = load_progress(progress / "progress", model, optimizer, "1c", settings)
+    writer = SummaryWriter(str(progress / "tensorboard"), purge_step=first)
     began = time.monotonic()
 
-    def held_out_condition(part: np.ndarray) -> Tensor:
-        last = part + [0, gap * (args.frames - 1)]
-        latency = np.full(len(part), args.latencies_s[0])
-        return adapter(*(x.to(args.device) for x in pick(decided_held_out, held_out, last, latency, args.period_s)))
-
     with interruptible() as stop:
-        for step in (
-            bar := trange(first, args.steps, initial=first, total=args.steps, desc="stage 1c", mininterval=1.0)
-        ):
+        for step in (bar := trange(first, steps, initial=first, total=steps, desc="stage 1c", mininterval=1.0)):
             generator = step_generator(args.seed, step)
-            picked = starts[shuffled(len(starts), args.batch, args.seed, step)]
-            batch = make_batch(drives, picked, args.frames, perception.config, args.target, rig)
-            batch = augment(batch, args.augmentation, generator).to(args.device)
-            tokens, found = perception.sequence(*batch.inputs)
-            losses = perception.heads.loss(found, batch.truth)
-
-            frames = (picked[:, None] + np.arange(args.frames)[:, None] * [0, gap]).reshape(-1, 2)
-            draw = torch.randint(len(args.latencies_s), (len(picked),), generator=generator).numpy()
-            latency = np.repeat(np.array(args.latencies_s)[draw], args.frames)
-            condition = adapter(*(x.to(args.device) for x in pick(decided, drives, frames, latency, args.period_s)))
-            silent = torch.rand(len(picked), generator=generator) < args.no_decision
-            silent = silent.repeat_interleave(args.frames)[:, None].to(args.device)
-            condition = torch.where(silent, planner.denoiser.null_condition, condition)
-            losses["plan"] = planner.loss(
-                batch.trajectory, batch.speed_mps, tokens, condition, draws=args.draws, generator=generator
-            ).mean()
-            loss = losses["plan"] + args.perception_weight * sum(v for k, v in losses.items() if k != "plan")
+            chosen = shuffled(len(training.where), args.batch, args.seed, step)
+            draw = torch.randint(len(args.latencies_s), (len(chosen),), generator=generator).numpy()
+            scene, truth, speed, *said = training.batch(chosen, np.array(args.latencies_s)[draw], args.device)
+            condition = None
+            if said:
+                silent = (torch.rand(len(chosen), generator=generator) < args.no_decision)[:, None].to(args.device)
+                condition = torch.where(silent, planner.null_condition, model["adapter"](*said))
+            loss = planner.loss(truth, speed, scene, condition, draws=args.draws, generator=generator).mean()
             for group in optimizer.param_groups:
-                group["lr"] = args.lr * cosine(step, args.steps, args.warmup)
+                group["lr"] = args.lr * cosine(step, steps, args.warmup)
             optimizer.zero_grad()
             loss.backward()
             norm = clip_grad_norm_(model.parameters(), args.max_grad_norm)
@@ -146,39 +204,53 @@ def main(args: Args) -> float:
             if not math.isfinite(loss.item()):
                 raise FloatingPointError(f"stage 1c, step {step}: loss is {loss.item()}; lower --lr and start again")
             if step % 10 == 0:
-                for name, value in {**losses, "total": loss, "gradient_norm": norm}.items():
-                    writer.add_scalar(f"train/{name}", value.item(), step)
-                bar.set_postfix(loss=f"{loss.item():.3f}", plan=f"{losses['plan'].item():.3f}", ade=f"{ade:.2f}")
-            last = step + 1 == args.steps
+                writer.add_scalar("train/plan", loss.item(), step)
+                writer.add_scalar("train/gradient_norm", norm.item(), step)
+                bar.set_postfix(plan=f"{loss.item():.3f}", ade=f"{ade:.2f}")
+            last = step + 1 == steps
             if (step + 1) % args.validate_every == 0 or last:
-                scores = validate(
-                    perception, planner, held_out, checks, args.frames, args.target, rig, held_out_condition
-                )
+                scores = validate(model, held_out, args.latencies_s[0], args.device)
                 for name, number in scores.items():
                     writer.add_scalar(f"validation/{name}", number, step + 1)
                 ade = scores["ade_m"]
                 provenance = {
                     "command": command_line("training.stage1_adapter"),
-                    "drives": len(drives),
-                    "rig": to_dict(rig),
+                    "variant": args.variant,
+                    "seed": args.seed,
+                    "drives": len(training.drives),
                     "step": step + 1,
                     "seconds": round(time.monotonic() - began),
                     "validation": {k: round(v, 4) for k, v in scores.items()},
                 }
-                modules = {
-                    "perception": (perception, perception.config),
-                    "planner": (planner, planner.config),
-                    "adapter": (adapter, adapter_config),
-                }
+                modules: dict[str, tuple[torch.nn.Module, Any]] = {"planner": (planner, planner_config)}
+                if args.uses_vlm:
+                    modules["adapter"] = (model["adapter"], adapter_config)
                 save(args.out, "1c", modules, provenance)
+                shutil.copytree(args.start / "perception", args.out / "perception", dirs_exist_ok=True)
                 bar.write(f"step {step + 1}: " + ", ".join(f"{k} {v:.3f}" for k, v in scores.items()))
             if (step + 1) % args.validate_every == 0 or last or stop:
-                save_progress(args.run / "progress", model, optimizer, step + 1, "1c", settings, ade)
+                save_progress(progress / "progress", model, optimizer, step + 1, "1c", settings, ade)
             if stop:
                 print(f"stopped after step {step + 1}; the same command with --resume goes on from there")
                 raise SystemExit(130)
     writer.close()
     return ade
+
+
+@torch.inference_mode()
+def validate(model: torch.nn.ModuleDict, samples: Samples, latency_s: float, device: str) -> dict[str, float]:
+    """Errors of the plans of all held-out samples."""
+    planner = model["planner"].eval()
+    assert isinstance(planner, ResidualPlanner)
+    noise = torch.randn(1, *planner.mean.shape, generator=torch.Generator().manual_seed(0)).to(device)
+    plans, truths = [], []
+    for chosen in np.array_split(np.arange(len(samples.where)), math.ceil(len(samples.where) / 256)):
+        scene, truth, speed, *said = samples.batch(chosen, np.full(len(chosen), latency_s), device)
+        condition = model["adapter"](*said) if said else None
+        plans.append(planner.sample(speed, scene, condition, noise.expand(len(chosen), -1, -1)).cpu().numpy())
+        truths.append(truth.cpu().numpy())
+    model.train()
+    return open_loop(np.concatenate(plans), np.concatenate(truths))
 
 
 if __name__ == "__main__":

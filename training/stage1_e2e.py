@@ -9,7 +9,6 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import trange
@@ -27,7 +25,8 @@ from senna2_core.config import to_dict
 from senna2_perception.config import PerceptionConfig
 from senna2_perception.network import PerceptionNetwork
 from senna2_planner.config import PlannerConfig
-from senna2_planner.diffusion import DiffusionPlanner
+from senna2_planner.planner import make_planner
+from senna2_planner.residual import ResidualPlanner
 from senna2_sim.rig import Rig, load_rig
 from training.common import (
     command_line,
@@ -77,7 +76,7 @@ def main(args: Args) -> float:
     checks = checks[np.linspace(0, len(checks) - 1, min(args.validation_sequences, len(checks))).astype(int)]
 
     perception = PerceptionNetwork(args.perception)
-    planner = DiffusionPlanner(args.planner)
+    planner = make_planner(args.planner)
     planner.set_statistics(*all_targets(drives, args.target))
     if args.start is not None:
         for name, module in (("perception", perception), ("planner", planner)):
@@ -159,19 +158,17 @@ def all_targets(drives: list[Drive], kind: Target) -> tuple[np.ndarray, np.ndarr
 @torch.inference_mode()
 def validate(
     perception: PerceptionNetwork,
-    planner: DiffusionPlanner,
+    planner: ResidualPlanner,
     drives: list[Drive],
     checks: np.ndarray,
     frames: int,
     target: Target,
     rig: Rig,
-    condition: Callable[[np.ndarray], Tensor | None] = lambda part: None,
 ) -> dict[str, float]:
     """Unspoiled held-out sequences: errors of the plans of their last frames, perception losses of all frames.
 
     Args:
         checks: (S, 2) drive and first step of the sequences.
-        condition: part of checks (B, 2) -> planner conditions of the last frames (B, C), or None.
     """
     model = torch.nn.ModuleList([perception, planner]).eval()
     device = planner.mean.device
@@ -181,7 +178,7 @@ def validate(
         batch = make_batch(drives, part, frames, perception.config, target, rig).to(device)
         tokens, found = perception.sequence(*batch.inputs)
         last = slice(frames - 1, None, frames)
-        plan = planner.sample(batch.speed_mps[last], tokens[last], condition(part), noise.expand(len(part), -1, -1))
+        plan = planner.sample(batch.speed_mps[last], tokens[last], None, noise.expand(len(part), -1, -1))
         plans.append(plan.cpu().numpy())
         truths.append(batch.trajectory[last].cpu().numpy())
         losses.append({k: v.item() for k, v in perception.heads.loss(found, batch.truth).items()})

@@ -6,13 +6,16 @@ import signal
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from senna2_perception.config import PerceptionConfig
+from senna2_perception.network import PerceptionNetwork
+from senna2_perception.perception import Perception
 from senna2_planner.config import PlannerConfig
 from senna2_vlm.config import SmallVlmConfig
 from senna2_vlm.model import build_small, save_parts
-from training import stage1_adapter, stage1_e2e
+from training import stage1_adapter, stage1_e2e, tokens
 from training.data import load_drive
 from training.decisions import all_decisions, pick
 from training.driver import Driver
@@ -23,16 +26,16 @@ PLANNER = PlannerConfig(token_size=32, condition_size=16, size=32, layers=1)
 
 def interrupt_after(monkeypatch, module, step):
     """Ctrl-C while the given step runs."""
-    real = module.make_batch
+    real = module.shuffled
     calls = []
 
-    def make_batch(*args):
+    def shuffled(*args):
         calls.append(args)
         if len(calls) == step:
             os.kill(os.getpid(), signal.SIGINT)
         return real(*args)
 
-    monkeypatch.setattr(module, "make_batch", make_batch)
+    monkeypatch.setattr(module, "shuffled", shuffled)
 
 
 def e2e_args(bags, folder):
@@ -67,8 +70,8 @@ def vlm(tmp_path_factory):
 
 def adapter_args(bags, vlm, start, folder):
     return stage1_adapter.Args(
-        bags=bags, start=start, vlm=vlm, out=folder / "model", run=folder, steps=4, batch=2, frames=2, draws=2,
-        warmup=2, validate_every=4, validation_sequences=2,
+        bags=bags, start=start, vlm=vlm, out=folder / "model", run=folder, steps=4, batch=2, draws=2, warmup=2,
+        validate_every=4,
     )  # fmt: skip
 
 
@@ -103,3 +106,37 @@ def test_adapter_resumes_exactly_and_the_result_drives(bags, vlm, tmp_path, monk
 
 def run(driver, drive):
     return [driver.drive(drive.images(s), drive.ego[s], drive.navigation[s]) for s in range(14)]
+
+
+def test_tokens_of_the_cache_are_those_of_driving(bags, tmp_path, monkeypatch):
+    """Also where a drive is computed in parts."""
+    torch.manual_seed(0)
+    network = PerceptionNetwork(PERCEPTION).eval()
+    drive = load_drive(bags / "empty_road-0000")
+    monkeypatch.setattr(tokens, "FRAMES_AT_ONCE", 2)
+    monkeypatch.setattr(tokens, "sampled_steps", lambda drive, gap: np.arange(4, len(drive), gap))
+    kept = tokens.tokens_along(network, drive)
+    assert len(kept["step"]) > 4
+    perception = Perception(network)
+    for step, expected in zip(kept["step"], kept["tokens"], strict=True):
+        perception.reset()
+        for before in range(int(step) % 5, int(step) + 1, 5):
+            seen = perception.perceive(drive.images(before), drive.ego[before], drive.navigation[before])
+        np.testing.assert_allclose(seen.tokens, expected, atol=4e-3)
+
+
+@pytest.mark.parametrize("variant", ["senna", "no_decision_token", "e2e", "regression", "blind"])
+def test_every_variant_trains_and_drives(bags, vlm, tmp_path, variant):
+    first = e2e_args(bags, tmp_path / "1b")
+    stage1_e2e.main(dataclasses.replace(first, steps=1))
+    args = dataclasses.replace(adapter_args(bags, vlm, first.out, tmp_path / variant), variant=variant, steps=1)
+    stage1_adapter.main(args)
+    drive = load_drive(bags / "empty_road-0000")
+    driver = Driver.from_checkpoints(args.out, use_vlm=args.uses_vlm, vlm=vlm)
+    assert (driver.adapter is not None) == args.uses_vlm
+    dark = {camera: np.zeros_like(image) for camera, image in drive.images(0).items()}
+    light = driver.drive(drive.images(0), drive.ego[0], drive.navigation[0]).trajectory
+    driver.reset()
+    unseen = driver.drive(dark, drive.ego[0], drive.navigation[0]).trajectory
+    assert np.isfinite(light).all()
+    assert (light == unseen).all() == (variant == "blind")

@@ -1,4 +1,8 @@
-"""Images -> image tokens: one light convolutional backbone shared by all cameras. B batch, V cameras, D token size."""
+"""Images -> image tokens: one light convolutional backbone shared by all cameras. B batch, V cameras, D token size.
+
+It sees two frames at once, the present one and the one a memory lag before: how fast something comes nearer shows in
+how fast it grows, whatever its size.
+"""
 
 import math
 
@@ -41,7 +45,7 @@ class Encoder(nn.Module):
         c = config.channels
         self.config = config
         self.backbone = nn.Sequential(
-            _convolution(3, c, 2),
+            _convolution(6, c, 2),
             _convolution(c, 2 * c, 2),
             _Residual(2 * c),
             _convolution(2 * c, 4 * c, 2),
@@ -54,10 +58,15 @@ class Encoder(nn.Module):
         self.position = nn.Parameter(0.1 * torch.randn(len(config.cameras), rows * columns, config.size))
         self.norm = nn.LayerNorm(config.size)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """images (B, V, H, W, 3) uint8 (or float in 0..255) -> tokens (B, V * rows * columns, D)."""
+    def forward(self, images: Tensor, before: Tensor, known: Tensor) -> Tensor:
+        """Tokens (B, V * rows * columns, D) of images (B, V, H, W, 3), uint8 or float in 0..255.
+
+        before: the images a memory lag earlier, same shape; known (B,) bool, False: there are none, whatever it holds.
+        """
         batch, views = images.shape[:2]
-        x = (images.flatten(0, 1).float() - self.config.pixel_mean) / self.config.pixel_std
+        pair = torch.cat([images.float(), before.float()], dim=-1)
+        x = (pair - self.config.pixel_mean) / self.config.pixel_std
+        x = torch.cat([x[..., :3], x[..., 3:] * known[:, None, None, None, None]], dim=-1).flatten(0, 1)
         x = x.permute(0, 3, 1, 2)  # a view that is channels-last in memory, the fast layout on CPUs
         features = self.backbone(x).flatten(2).transpose(1, 2)
         tokens = features.reshape(batch, views, -1, self.config.size) + self.position

@@ -58,3 +58,11 @@ def navigation_features(navigation: Navigation) -> np.ndarray:
             "wanted finite numbers"
         )
     return np.concatenate([one_hot, numbers]).astype(np.float32)
+
+
+def status_tokens(ego: EgoState, navigation: Navigation, size: int) -> np.ndarray:
+    """(2, size) float32: `navigation_features` and `ego_features`, padded with zeros: all that a blind planner sees."""
+    tokens = np.zeros((2, size), dtype=np.float32)
+    for token, features in zip(tokens, (navigation_features(navigation), ego_features(ego)), strict=True):
+        token[: len(features)] = features
+    return tokens

@@ -1,11 +1,15 @@
 """Shape of the planner and of the decision adapter. Travels in the checkpoint; the only place a default is written."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannerConfig:
-    """Small preset of the diffusion planner."""
+    """Small preset of the planner."""
+
+    head: Literal["diffusion", "regression"] = "diffusion"  # regression: the baseline without diffusion
+    blind: bool = False  # the baseline that plans from speed and navigation alone: `status_tokens` instead of a scene
 
     steps: int = 40  # points per trajectory
     dt_s: float = 0.1  # time between points

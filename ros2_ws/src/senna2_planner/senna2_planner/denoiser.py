@@ -64,7 +64,6 @@ class Denoiser(nn.Module):
         self.scene = nn.Linear(config.token_size, size)
         self.time = nn.Sequential(nn.Linear(size, size), nn.SiLU(), nn.Linear(size, size))
         self.decision = nn.Linear(config.condition_size, size)
-        self.null_condition = nn.Parameter(torch.zeros(config.condition_size))
         self.blocks = nn.ModuleList(_Block(size, config.heads) for _ in range(config.layers))
         self.out = nn.Linear(size, 3 * config.patch)
 

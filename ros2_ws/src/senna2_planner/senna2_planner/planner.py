@@ -10,20 +10,28 @@ from senna2_core.config import from_dict
 from senna2_core.objects import EgoState
 from senna2_planner.config import PlannerConfig
 from senna2_planner.diffusion import DiffusionPlanner
+from senna2_planner.regression import RegressionPlanner
+from senna2_planner.residual import ResidualPlanner
+
+
+def make_planner(config: PlannerConfig) -> ResidualPlanner:
+    """The planner that the config asks for, untrained."""
+    return DiffusionPlanner(config) if config.head == "diffusion" else RegressionPlanner(config)
 
 
 class PlannerRunner:
     """Deterministic: the same inputs and seed give the same trajectory."""
 
-    def __init__(self, planner: DiffusionPlanner, device: str = "cpu"):
+    def __init__(self, planner: ResidualPlanner, device: str = "cpu"):
         self.planner = planner.to(device).eval()
+        self.config = planner.config
         self._device = device
 
     @classmethod
     def from_checkpoint(cls, folder: str | Path, device: str = "cpu") -> "PlannerRunner":
         """From a folder written by training; ValueError says what is wrong with it."""
         config, state, _ = load_checkpoint(folder, module="planner")
-        planner = DiffusionPlanner(from_dict(PlannerConfig, config, f"{folder}: planner config"))
+        planner = make_planner(from_dict(PlannerConfig, config, f"{folder}: planner config"))
         planner.load_state_dict(state)
         return cls(planner, device)
 

@@ -15,7 +15,7 @@ from senna2_planner.adapter import AdapterRunner, DecisionAdapter
 from senna2_planner.config import AdapterConfig, PlannerConfig
 from senna2_planner.diffusion import DiffusionPlanner
 from senna2_planner.memory_bank import MemoryBank
-from senna2_planner.planner import PlannerRunner
+from senna2_planner.planner import PlannerRunner, make_planner
 
 CONFIG = PlannerConfig(token_size=16, condition_size=8, size=32, layers=2)
 EGO = EgoState(stamp_ns=10**9, x_m=3.0, y_m=4.0, yaw_rad=1.0, speed_mps=6.0, acceleration_mps2=0.0, yaw_rate_radps=0.0)
@@ -95,9 +95,10 @@ def test_scene_and_decision_both_reach_the_plan(planner):
     assert (planner.sample(speed, scene, torch.ones(1, 8), noise) - base).abs().max() > 1e-3
 
 
-def test_the_planner_learns_what_tokens_and_decision_say():
+@pytest.mark.parametrize("head", ["diffusion", "regression"])
+def test_the_planner_learns_what_tokens_and_decision_say(head):
     torch.manual_seed(0)
-    planner = DiffusionPlanner(CONFIG)
+    planner = make_planner(dataclasses.replace(CONFIG, head=head))
     speed = torch.full((4,), 6.0)
     truth = torch.from_numpy(trajectories(4, speed.numpy()))
     planner.set_statistics(truth.numpy(), speed.numpy())

@@ -1,0 +1,38 @@
+"""What a frozen network says along recorded drives: computed once, kept on disk, so that interrupted work goes on."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+from tqdm import tqdm
+
+from training.data import Drive
+
+Arrays = dict[str, np.ndarray]
+
+
+def weights_digest(folder: Path) -> str:
+    """Of the network in a checkpoint folder; ValueError: none there."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ValueError(f"{folder}: no network (*.safetensors) there; train it first, see training/train_small.sh")
+    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:12]
+
+
+def along_drives(
+    folder: Path, digest: str, drives: Sequence[Drive], compute: Callable[[Drive], Arrays], what: str
+) -> list[Arrays]:
+    """`compute` for all drives, one file per network and drive in folder; what (with its settings) names the work."""
+    results = []
+    for drive in tqdm(drives, desc=what, unit="drive", mininterval=1.0):
+        key = json.dumps([drive.name, len(drive), drive.ego[-1].x_m, drive.ego[-1].y_m, what])
+        file = folder / f"{digest}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            save_file(compute(drive), file.with_suffix(".tmp"))
+            file.with_suffix(".tmp").replace(file)
+        results.append(load_file(file))
+    return results
