@@ -28,7 +28,7 @@ bags: setup ## record expert demonstrations for training into bags/
 	@python -m training.record
 
 train: setup ## train the small preset end to end and write models/small-s1; again after Ctrl-C: it goes on
-	@PYTHON=$(VENV)/python sh training/train_small.sh
+	@PYTHON=$(VENV)/python sh training/runs/small.sh
 
 test: lint ## all checks and tests; ARGS= goes to pytest
 	@ROS_PYTHON_CHECK_FIELDS=1 ROS_LOG_DIR=$(CURDIR)/.cache/ros OMP_NUM_THREADS=1 python -m pytest --basetemp=.cache/pytest $(ARGS)

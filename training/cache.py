@@ -18,7 +18,7 @@ def weights_digest(folder: Path) -> str:
     """Of the network in a checkpoint folder; ValueError: none there."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise ValueError(f"{folder}: no network (*.safetensors) there; train it first, see training/train_small.sh")
+        raise ValueError(f"{folder}: no network (*.safetensors) there; train it first, see training/runs/small.sh")
     return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:12]
 
 
