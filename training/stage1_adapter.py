@@ -30,6 +30,9 @@ from senna2_planner.adapter import DecisionAdapter
 from senna2_planner.config import AdapterConfig, PlannerConfig
 from senna2_planner.planner import make_planner
 from senna2_planner.residual import ResidualPlanner
+from senna2_sim.scenarios import FAMILIES
+from training.closed_loop import ClosedLoop
+from training.closed_loop import main as closed_loop
 from training.common import (
     command_line,
     cosine,
@@ -39,11 +42,13 @@ from training.common import (
     seed_everything,
     step_generator,
 )
-from training.data import Drive, Target, find_bags, load_drives, shuffled
+from training.data import VALIDATION_SEEDS, Drive, Target, find_bags, load_drives, shuffled
 from training.decisions import Decided, all_decisions, pick
 from training.metrics import open_loop
 from training.scenes import stride
+from training.selection import choose
 from training.stage1_e2e import all_targets, save
+from training.tables import failed, summary
 from training.tokens import all_tokens, blind_tokens
 
 Variant = Literal["senna2", "senna", "no_decision_token", "e2e", "regression", "blind"]
@@ -92,6 +97,13 @@ class Args:
     """After its frame a decision is known, s; drawn per sample. With the period: ages of 0.1 to 0.6 s."""
     validate_every: int = 200
     """Steps between validations; progress is saved then, too."""
+    closed_loop_every: int = 0
+    """Steps between drives of the validation clips in the simulator; OUT then gets the best of these checkpoints, not
+    the newest. 0: never."""
+    closed_loop_clips: str = ",".join(f"{family}:900" for family in FAMILIES[:16])
+    """Validation clips to drive, as in `training.evaluate closed-loop --clips`; seeds 900 to 919."""
+    closed_loop_workers: int = 2
+    """Processes that drive them."""
     seed: int = 0
     """Of everything random."""
     threads: int = 1
@@ -132,7 +144,7 @@ class Samples:
 
 
 def main(args: Args) -> float:
-    """Train; returns the last validation ADE, m."""
+    """Train; returns the validation ADE of the last step, m."""
     if args.out.resolve() == args.start.resolve():
         raise ValueError(f"--out {args.out}: that is --start, whose planner would be lost; choose another folder")
     seed_everything(args.seed, args.threads)
@@ -178,9 +190,9 @@ def main(args: Args) -> float:
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=args.weight_decay)
     settings = json.loads(json.dumps(dataclasses.asdict(args), default=str))
     progress = args.run / args.variant / f"seed{args.seed}"
-    first, ade = 0, math.inf
+    first, best, ade = 0, math.inf, math.inf
     if args.resume:
-        first, ade = load_progress(progress / "progress", model, optimizer, "1c", settings)
+        first, best = load_progress(progress / "progress", model, optimizer, "1c", settings)
     writer = SummaryWriter(str(progress / "tensorboard"), purge_step=first)
     began = time.monotonic()
 
@@ -206,7 +218,7 @@ def main(args: Args) -> float:
             if step % 10 == 0:
                 writer.add_scalar("train/plan", loss.item(), step)
                 writer.add_scalar("train/gradient_norm", norm.item(), step)
-                bar.set_postfix(plan=f"{loss.item():.3f}", ade=f"{ade:.2f}")
+                bar.set_postfix(plan=f"{loss.item():.3f}")
             last = step + 1 == steps
             if (step + 1) % args.validate_every == 0 or last:
                 scores = validate(model, held_out, args.latencies_s[0], args.device)
@@ -225,16 +237,41 @@ def main(args: Args) -> float:
                 modules: dict[str, tuple[torch.nn.Module, Any]] = {"planner": (planner, planner_config)}
                 if args.uses_vlm:
                     modules["adapter"] = (model["adapter"], adapter_config)
-                save(args.out, "1c", modules, provenance)
-                shutil.copytree(args.start / "perception", args.out / "perception", dirs_exist_ok=True)
+                newest = args.out if not args.closed_loop_every else progress / "newest"
+                save(newest, "1c", modules, provenance)
+                shutil.copytree(args.start / "perception", newest / "perception", dirs_exist_ok=True)
                 bar.write(f"step {step + 1}: " + ", ".join(f"{k} {v:.3f}" for k, v in scores.items()))
+            if args.closed_loop_every and ((step + 1) % args.closed_loop_every == 0 or last):
+                driven = drive(args, newest, progress / "closed_loop")
+                for name, number in driven.items():
+                    writer.add_scalar(f"closed_loop/{name}", number, step + 1)
+                bar.write(f"step {step + 1}, driving: " + ", ".join(f"{k} {v:.2f}" for k, v in driven.items()))
+                error = driven["failures"] + 1 - driven["progress"]
+                if error <= best:
+                    best = error
+                    shutil.copytree(newest, args.out, dirs_exist_ok=True)
             if (step + 1) % args.validate_every == 0 or last or stop:
-                save_progress(progress / "progress", model, optimizer, step + 1, "1c", settings, ade)
+                save_progress(progress / "progress", model, optimizer, step + 1, "1c", settings, best)
             if stop:
                 print(f"stopped after step {step + 1}; the same command with --resume goes on from there")
                 raise SystemExit(130)
     writer.close()
     return ade
+
+
+def drive(args: Args, checkpoints: Path, out: Path) -> dict[str, float]:
+    """Drive the validation clips: share of clips that fail in any way, that collide, and progress."""
+    clips = choose(args.closed_loop_clips, None)
+    strangers = [clip.id for clip in clips if clip.seed not in VALIDATION_SEEDS]
+    if strangers:
+        raise ValueError(f"--closed-loop-clips: got {strangers}, wanted validation clips: seeds 900 to 919")
+    rows = closed_loop(ClosedLoop(
+        driver="senna2" if args.uses_vlm else "e2e", checkpoints=checkpoints, vlm=str(args.vlm),
+        clips=args.closed_loop_clips, out=out, workers=args.closed_loop_workers, videos=0, restart=True,
+    ))  # fmt: skip
+    figures = {name: value for name, (value, _, _) in summary(rows).items()}
+    failures = float(np.mean([failed(row) for row in rows]))
+    return {"failures": failures, "collisions": figures["CR"], "progress": min(figures["progress"], 1.0)}
 
 
 @torch.inference_mode()

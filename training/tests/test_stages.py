@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -123,6 +124,39 @@ def test_tokens_of_the_cache_are_those_of_driving(bags, tmp_path, monkeypatch):
         for before in range(int(step) % 5, int(step) + 1, 5):
             seen = perception.perceive(drive.images(before), drive.ego[before], drive.navigation[before])
         np.testing.assert_allclose(seen.tokens, expected, atol=4e-3)
+
+
+def test_the_checkpoint_that_drives_best_is_kept(bags, vlm, tmp_path, monkeypatch):
+    first = e2e_args(bags, tmp_path / "1b")
+    stage1_e2e.main(dataclasses.replace(first, steps=1))
+    args = dataclasses.replace(
+        adapter_args(bags, vlm, first.out, tmp_path), variant="e2e", validate_every=1, closed_loop_every=1, steps=3
+    )
+    with pytest.raises(ValueError, match=r"empty_road-0003.*900 to 919"):
+        stage1_adapter.main(dataclasses.replace(args, closed_loop_clips="empty_road:900,empty_road:3"))
+    scores = iter([0.5, 0.25, 0.75])
+    newest = []
+
+    def drive(args, checkpoints, out):
+        newest.append((checkpoints / "planner" / "model.safetensors").read_bytes())
+        return {"failures": next(scores), "collisions": 0.0, "progress": 1.0}
+
+    monkeypatch.setattr(stage1_adapter, "drive", drive)
+    stage1_adapter.main(dataclasses.replace(args, run=tmp_path / "again"))
+    assert len(set(newest)) == 3
+    assert (args.out / "planner" / "model.safetensors").read_bytes() == newest[1]
+
+
+def test_validation_clips_are_driven_by_the_checkpoint(bags, vlm, tmp_path):
+    first = e2e_args(bags, tmp_path / "1b")
+    stage1_e2e.main(dataclasses.replace(first, steps=1))
+    args = dataclasses.replace(
+        adapter_args(bags, vlm, first.out, tmp_path), closed_loop_clips="turn_left:900", closed_loop_workers=1
+    )
+    stage1_adapter.main(dataclasses.replace(args, steps=1))
+    shutil.rmtree(args.run / "senna2")
+    driven = stage1_adapter.drive(args, args.out, tmp_path / "driven")
+    assert driven["failures"] == 1 and 0 <= driven["progress"] < 0.8  # an untrained network does not turn left
 
 
 @pytest.mark.parametrize("variant", ["senna", "no_decision_token", "e2e", "regression", "blind"])

@@ -1,6 +1,7 @@
 """Shape of the perception network and of its inputs. Travels in the checkpoint; the only place a default is written."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +16,8 @@ class PerceptionConfig:
     pixel_mean: float = 114.0  # of the training images, 0..255
     pixel_std: float = 58.0
 
-    channels: int = 16  # of the first stage; doubled at each of the next three
+    backbone: Literal["small", "resnet50"] = "small"
+    channels: int = 16  # of the small backbone's first stage; doubled at each of the next three
     size: int = 128  # D, of a token
     heads: int = 4
     layers: int = 3  # the first sees one frame, the others see the memory too
@@ -50,6 +52,30 @@ class PerceptionConfig:
             )
 
     @property
+    def stride(self) -> int:
+        """Pixels per image token."""
+        return 16 if self.backbone == "small" else 32
+
+    @property
     def tokens(self) -> int:
         """N, scene tokens handed to the planner: agents, map, free, navigation, ego."""
         return self.agent_queries + self.map_queries + self.scene_queries + 2
+
+
+FULL_PERCEPTION = PerceptionConfig(
+    cameras=("front", "front_left", "front_right", "back", "back_left", "back_right"),
+    camera_widths=(400,) * 6,
+    camera_heights=(225,) * 6,
+    input_width=400,
+    input_height=225,
+    backbone="resnet50",
+    size=256,
+    heads=8,
+    layers=6,
+    agent_queries=100,
+    map_queries=100,
+    scene_queries=16,
+    map_points=20,
+    memory_lags_s=(0.5, 1.0, 1.5),
+)
+"""The full-scale preset: the six cameras of the rig nuscenes, a ResNet-50. Its sizes are ours, the paper gives none."""

@@ -1,22 +1,22 @@
-"""Images -> image tokens: one light convolutional backbone shared by all cameras. B batch, V cameras, D token size.
+"""Images -> image tokens: one convolutional backbone shared by all cameras. B batch, V cameras, D token size.
 
 It sees two frames at once, the present one and the one a memory lag before: how fast something comes nearer shows in
 how fast it grows, whatever its size.
 """
 
 import math
+from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from senna2_perception.config import PerceptionConfig
 
-STRIDE = 16
-
 
 def token_grid(config: PerceptionConfig) -> tuple[int, int]:
     """Rows and columns of image tokens per camera."""
-    return math.ceil(config.input_height / STRIDE), math.ceil(config.input_width / STRIDE)
+    return math.ceil(config.input_height / config.stride), math.ceil(config.input_width / config.stride)
 
 
 def _convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:
@@ -37,26 +37,67 @@ class _Residual(nn.Module):
         return x + self.body(x)
 
 
+def _small_backbone(config: PerceptionConfig) -> nn.Module:
+    """Eight convolutions, stride 16."""
+    c = config.channels
+    return nn.Sequential(
+        _convolution(6, c, 2),
+        _convolution(c, 2 * c, 2),
+        _Residual(2 * c),
+        _convolution(2 * c, 4 * c, 2),
+        _Residual(4 * c),
+        _convolution(4 * c, 8 * c, 2),
+        _Residual(8 * c),
+        nn.Conv2d(8 * c, config.size, 1),
+    )
+
+
+class _ResNet50(nn.Module):
+    """ResNet-50 of transformers (arXiv:1512.03385), stride 32, and a projection."""
+
+    def __init__(self, config: PerceptionConfig):
+        from transformers import ResNetBackbone, ResNetConfig  # takes seconds: not for the small backbone
+
+        super().__init__()
+        self.resnet = ResNetBackbone(ResNetConfig(num_channels=6, out_features=["stage4"]))
+        self.project = nn.Conv2d(2048, config.size, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.project(self.resnet(x).feature_maps[0]))
+
+    def load_pretrained(self, name: str | Path) -> None:
+        """Weights of a Hugging Face ResNet-50: a folder or a name on its hub. It has seen one frame at a time: both
+        frames get its first convolution, halved."""
+        from transformers import ResNetBackbone
+
+        pretrained = ResNetBackbone.from_pretrained(name, out_features=["stage4"]).state_dict()
+        first = next(key for key in pretrained if pretrained[key].ndim == 4)
+        pretrained[first] = torch.cat([pretrained[first], pretrained[first]], dim=1) / 2
+        try:
+            self.resnet.load_state_dict(pretrained)
+        except RuntimeError as error:
+            raise ValueError(f"{name}: not a ResNet-50 ({str(error).splitlines()[-1].strip()})") from error
+
+
 class Encoder(nn.Module):
-    """Backbone with stride 16, plus learned camera and 2-D position embeddings."""
+    """Backbone, plus learned camera and 2-D position embeddings."""
 
     def __init__(self, config: PerceptionConfig):
         super().__init__()
-        c = config.channels
         self.config = config
-        self.backbone = nn.Sequential(
-            _convolution(6, c, 2),
-            _convolution(c, 2 * c, 2),
-            _Residual(2 * c),
-            _convolution(2 * c, 4 * c, 2),
-            _Residual(4 * c),
-            _convolution(4 * c, 8 * c, 2),
-            _Residual(8 * c),
-            nn.Conv2d(8 * c, config.size, 1),
-        ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        backbone = _small_backbone(config) if config.backbone == "small" else _ResNet50(config)
+        self.backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         rows, columns = token_grid(config)
         self.position = nn.Parameter(0.1 * torch.randn(len(config.cameras), rows * columns, config.size))
         self.norm = nn.LayerNorm(config.size)
+
+    def load_pretrained(self, name: str | Path) -> None:
+        """ImageNet weights for the ResNet-50 backbone. ValueError: the small one has none, or they do not fit."""
+        if not isinstance(self.backbone, _ResNet50):
+            raise ValueError(
+                f"{name}: pretrained weights are for backbone resnet50, this one is {self.config.backbone}"
+            )
+        self.backbone.load_pretrained(name)
 
     def forward(self, images: Tensor, before: Tensor, known: Tensor) -> Tensor:
         """Tokens (B, V * rows * columns, D) of images (B, V, H, W, 3), uint8 or float in 0..255.

@@ -11,9 +11,9 @@ from senna2_core.actions import DirectionAction
 from senna2_core.checkpoints import save_checkpoint
 from senna2_core.config import to_dict
 from senna2_core.objects import EgoState, Navigation
-from senna2_perception.config import PerceptionConfig
+from senna2_perception.config import FULL_PERCEPTION, PerceptionConfig
 from senna2_perception.cues import CueHeads, Cues, CueTargets
-from senna2_perception.encoder import token_grid
+from senna2_perception.encoder import Encoder, token_grid
 from senna2_perception.heads import Detections, Heads, Targets, _set_loss
 from senna2_perception.network import PerceptionNetwork
 from senna2_perception.perception import Perception
@@ -263,3 +263,27 @@ def test_the_heads_learn_one_scene_by_heart():
         total.backward()
         optimizer.step()
     assert total.item() < 0.5
+
+
+def test_the_full_preset_is_a_resnet_50_that_takes_pretrained_weights(tmp_path):
+    from transformers import ResNetBackbone, ResNetConfig
+
+    config = dataclasses.replace(
+        FULL_PERCEPTION, cameras=("front",), camera_widths=(64,), camera_heights=(40,), input_width=64, input_height=40
+    )
+    torch.manual_seed(0)
+    encoder = Encoder(config).eval()
+    resnet = encoder.backbone.resnet
+    # torchvision's resnet50 has 23,508,032 parameters without its classifier; three more input channels
+    assert sum(p.numel() for p in resnet.parameters()) == 23_508_032 + 64 * 3 * 49
+    pretrained = ResNetBackbone(ResNetConfig(out_features=["stage4"])).eval()
+    pretrained.save_pretrained(tmp_path)
+    encoder.load_pretrained(tmp_path)
+    still = torch.randn(2, 3, 40, 64)
+    expected = pretrained(still).feature_maps[0]
+    torch.testing.assert_close(resnet(torch.cat([still, still], 1)).feature_maps[0], expected, atol=1e-4, rtol=1e-3)
+    image = torch.randint(0, 255, (1, 1, 40, 64, 3), dtype=torch.uint8)
+    rows, columns = token_grid(config)
+    assert encoder(image, image, torch.tensor([True])).shape == (1, rows * columns, config.size)
+    with pytest.raises(ValueError, match="this one is small"):
+        Encoder(CONFIG).load_pretrained(tmp_path)
