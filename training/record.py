@@ -34,7 +34,7 @@ from senna2_core.polyline import Polyline
 from senna2_sim.camera_effects import load_effects
 from senna2_sim.env import SimEnv
 from senna2_sim.rig import Rig, check_rig, load_rig
-from senna2_sim.scenarios import FAMILIES
+from senna2_sim.scenarios import FAMILIES, load_clip
 from senna2_sim.scenarios.digest import clip_hash
 from senna2_sim.scenarios.lists import load_list
 from senna2_sim.world.types import GENERATOR_VERSION
@@ -308,18 +308,21 @@ def weights_sha256(folder: Path) -> str:
 
 
 def record(job: Job, out: Path) -> dict[str, Any]:
-    """Drive one clip; returns its manifest row. A clip in which the expert itself fails leaves no bag."""
+    """Drive one clip; returns its manifest row. A clip in which the expert itself fails leaves no bag.
+
+    ValueError: the clip is not the listed one.
+    """
+    if job.clip and (made := clip_hash(load_clip(job.family, job.seed))) != job.clip:
+        raise ValueError(
+            f"clip {job.name}: listed as {job.clip}, made as {made}: the generator has changed; "
+            "python -m senna2_sim.clips write lists the clips anew"
+        )
     workshop, final = out / ".partial" / job.name, out / job.name
     shutil.rmtree(workshop, ignore_errors=True)
     shutil.rmtree(final, ignore_errors=True)
     workshop.parent.mkdir(parents=True, exist_ok=True)
     rig, effects = job.rig.partition("@")[0], load_effects(job.effects.partition("@")[0])
     env = SimEnv(job.family, job.seed, rig=rig, disturbance=Disturbance(**job.disturbance), effects=effects)
-    if job.clip and (made := clip_hash(env.clip)) != job.clip:
-        raise ValueError(
-            f"clip {job.name}: listed as {job.clip}, made as {made}: the generator has changed; "
-            "python -m senna2_sim.clips write lists the clips anew"
-        )
     observation, _ = env.reset()
     world, steps = env.world, 0
     bad_habits = [habit(job.seed) for habit, has in ((Carelessness, job.careless), (Wandering, job.wander)) if has]
