@@ -1,11 +1,10 @@
 """The forced-decision test and perception's recall over clips, as Markdown. Intervals: 95 %, bootstrap over clips."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from senna2_core.actions import PATH_OF_DIRECTION, DirectionAction, SpeedAction, words
+from senna2_core.actions import PATH_OF_DIRECTION, DirectionAction, PathClass, SpeedAction, words
 from senna2_core.objects import Category
 from training.bag_rows import Runs, markdown, sums, with_kind
 from training.bootstrap import Figure, figure, share, told
@@ -21,6 +20,13 @@ def follow(seeds: list[list[Row]], action: SpeedAction, possible: slice) -> tupl
     """
     flat = sums(seeds, lambda row: np.array(row["forced"]["speed"])[possible, action].sum(0), np.arange(len(seeds[0])))
     return figure(lambda drawn: drawn[:, action] / drawn.sum(1), flat), flat.sum(0)
+
+
+def follow_direction(seeds: list[list[Row]], direction: DirectionAction, driven: PathClass) -> tuple[Figure, int]:
+    """Share of plans that show the forced direction's path class where another or the same was driven; of how many."""
+    flat = sums(seeds, lambda row: row["forced"]["direction"][direction][driven], np.arange(len(seeds[0])))
+    wanted = PATH_OF_DIRECTION[direction]
+    return figure(lambda drawn: drawn[:, wanted] / drawn.sum(1), flat), int(flat.sum())
 
 
 def ratios(seeds: list[list[Row]]) -> np.ndarray:
@@ -44,17 +50,8 @@ def forced_table(runs: Runs) -> str:
                 spread,
             ])  # fmt: skip
         for direction in DirectionAction:
-            cells = []
-            for driven in PATH_ORDER:
-                flat = sums(
-                    seeds,
-                    lambda row, d=direction, p=driven: row["forced"]["direction"][d][p],
-                    np.arange(len(seeds[0])),
-                )
-                wanted = PATH_OF_DIRECTION[direction]
-                value = figure(lambda drawn, w=wanted: drawn[:, w] / drawn.sum(1), flat)
-                cells.append(f"{told(value, 1, 100)} of {int(flat.sum())}")
-            ways.append([model, words(direction), *cells])
+            cells = (follow_direction(seeds, direction, driven) for driven in PATH_ORDER)
+            ways.append([model, words(direction), *(f"{told(f, 1, 100)} of {count}" for f, count in cells)])
     shows = [f"shows {words(a)}" for a in SPEED_ORDER]
     header = ["model", "forced", "follows where possible, %", *shows, "shows none", "plans",
               "follows anywhere, %", "speed at 3 s / now: median (10..90 % of frames)"]  # fmt: skip
@@ -78,15 +75,16 @@ def forced_figures(seeds: list[list[Row]]) -> dict[str, Any]:
 
 def recall_figures(seeds: list[list[Row]]) -> dict[str, Figure]:
     """Recall of all agents and of each category that occurs, and precision."""
-    every = np.arange(len(seeds[0]))
 
-    def of(values: Callable[[dict[str, Any]], Any]) -> Figure:
-        return figure(share, sums(seeds, lambda row: values(row["recall"]), every))
+    def of(found: str, there: str, which: int | slice) -> Figure:
+        def values(row: Row) -> Any:
+            return [np.sum(np.ravel(row["recall"][name])[which]) for name in (found, there)]
 
-    result = {"all": of(lambda r: (sum(r["matched"]), sum(r["agents"])))}
-    for category in Category:
-        result[category.name.lower()] = of(lambda r, c=category: (r["matched"][c], r["agents"][c]))
-    return result | {"precision": of(lambda r: (r["true_reports"], r["reports"]))}
+        return figure(share, sums(seeds, values, np.arange(len(seeds[0]))))
+
+    result = {"all": of("matched", "agents", slice(None))}
+    result |= {category.name.lower(): of("matched", "agents", int(category)) for category in Category}
+    return result | {"precision": of("true_reports", "reports", slice(None))}
 
 
 def recall_table(runs: Runs) -> str:

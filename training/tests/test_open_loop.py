@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -186,9 +187,10 @@ class Obedient:
 
 
 def test_the_forced_test_tells_a_stack_that_follows_from_one_that_does_not(drive):
-    outputs = [SimpleNamespace(perception=SimpleNamespace(tokens=None))] * len(drive)
+    outputs: Any = [SimpleNamespace(perception=SimpleNamespace(tokens=None))] * len(drive)
     own = Decision(SpeedAction.KEEP, DirectionAction.STRAIGHT)
-    row = forced_row(Obedient(own), drive, outputs, 10, "plan")
+    willing: Any = Obedient(own)
+    row = forced_row(willing, drive, outputs, 10, "plan")
     assert row["frames"] == 5 and np.sum(row["speed"]) == 20 and np.sum(row["direction"]) == 25
     seeds = [[{"forced": row}]]
     for action in SpeedAction:
@@ -203,8 +205,9 @@ def test_the_forced_test_tells_a_stack_that_follows_from_one_that_does_not(drive
     speeds = np.array([drive.ego[s].speed_mps for s in range(0, len(drive), 10)])
     np.testing.assert_allclose(ratios(seeds)[:, SpeedAction.KEEP], 1, atol=1e-3)
     np.testing.assert_allclose(ratios(seeds)[:, SpeedAction.ACCELERATE], 1 + RATIO_AT_S / speeds, atol=1e-3)
-    deaf = [[{"forced": forced_row(Obedient(own, deaf=True), drive, outputs, 10, "plan")}]]
-    assert [follow(deaf, a, slice(None))[0][0] for a in SpeedAction] == [0, 0, 1, 0]
+    deaf: Any = Obedient(own, deaf=True)
+    unmoved = [[{"forced": forced_row(deaf, drive, outputs, 10, "plan")}]]
+    assert [follow(unmoved, a, slice(None))[0][0] for a in SpeedAction] == [0, 0, 1, 0]
 
 
 def test_speed_at_a_time_is_the_derivative_of_the_path():
@@ -239,7 +242,7 @@ def test_recall_counts_agents_within_40_m_and_reports_within_2_m_of_one(drive):
     none = recall_row(drive, [Objects.empty()] * STEPS)
     assert none["agents"][0] == STEPS and none["matched"][0] == none["reports"] == 0
     poses = drive.poses + np.array([60.0, 0, 0])
-    away = SimpleNamespace(truth=drive.truth, poses=poses)
+    away: Any = SimpleNamespace(truth=drive.truth, poses=poses)
     far = [t.agents.in_frame(pose) for t, pose in zip(drive.truth, poses, strict=True)]
     assert sum(recall_row(away, far)["agents"]) == 0 == recall_row(away, far)["reports"]
 
@@ -285,13 +288,13 @@ def test_f1_of_the_tables_is_that_of_the_single_decisions():
             matrix["direction"][right[i, 1], said[i, 1]] += 1
         rows.append({"vlm": {name: m.tolist() for name, m in matrix.items()}})
     path = np.array(PATH_OF_DIRECTION)
-    wanted = {}
+    wanted: dict[str, float] = {}
     for name, of, mine, its in (("path", PathClass, path[right[:, 1]], path[said[:, 1]]),
                                 ("speed", SpeedAction, right[:, 0], said[:, 0])):  # fmt: skip
         single = [2 * ((mine == c) & (its == c)).sum() / ((mine == c).sum() + (its == c).sum()) for c in of]
         wanted |= {c.name.lower().replace("_", " "): f for c, f in zip(of, single, strict=True)}
-        wanted[name] = np.mean(single)
-    wanted["average"] = np.mean([wanted[name] for name in CLASSES])
+        wanted[name] = float(np.mean(single))
+    wanted["average"] = float(np.mean([wanted[name] for name in CLASSES]))
     found = f1_figures([rows], "vlm")
     assert {name: value[0] for name, value in found.items()} == pytest.approx(wanted)
     assert f1_figures([rows, rows], "vlm") == found  # a second seed that says the same
@@ -365,7 +368,12 @@ def test_finished_rows_are_not_driven_again_and_a_lost_one_comes_back_the_same(f
     file.write_text(lines[0] + lines[1][:50])  # killed while writing
     driven = []
     evaluate = main.__globals__["evaluate_bag"]
-    monkeypatch.setattr("training.open_loop.evaluate_bag", lambda job: driven.append(job) or evaluate(job))
+
+    def watched(job):
+        driven.append(job)
+        return evaluate(job)
+
+    monkeypatch.setattr("training.open_loop.evaluate_bag", watched)
     again = main(Consistency(**{**vars(args), "reference": "e2e"}))
     assert [(job.setup.model, job.clip.id) for job in driven] == [("constant_velocity", "turn_left-7001")]
     assert file.read_text() == "".join(lines)

@@ -1,9 +1,10 @@
 """Confusion matrices and F1. C classes; rows are what is right (or decided), columns what was said (or planned)."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def confusion(right: np.ndarray, said: np.ndarray, classes: int, columns: int | None = None) -> np.ndarray:
+def confusion(right: ArrayLike, said: ArrayLike, classes: int, columns: int | None = None) -> np.ndarray:
     """How often which class was taken for which.
 
     Args:
@@ -14,11 +15,13 @@ def confusion(right: np.ndarray, said: np.ndarray, classes: int, columns: int | 
     Returns:
         counts (C, columns), int64.
     """
-    right, said = np.asarray(right, dtype=np.int64), np.asarray(said, dtype=np.int64)
+    rows, answers = np.asarray(right, dtype=np.int64), np.asarray(said, dtype=np.int64)
     columns = classes if columns is None else columns
-    said = np.where((said >= 0) & (said < classes), said, classes)
-    counted = (right >= 0) & (right < classes) & (said < columns)
-    return np.bincount(right[counted] * columns + said[counted], minlength=classes * columns).reshape(classes, columns)
+    answers = np.where((answers >= 0) & (answers < classes), answers, classes)
+    counted = (rows >= 0) & (rows < classes) & (answers < columns)
+    return np.bincount(rows[counted] * columns + answers[counted], minlength=classes * columns).reshape(
+        classes, columns
+    )
 
 
 def f1(matrix: np.ndarray) -> np.ndarray:
