@@ -7,21 +7,18 @@ report.html the tables and a film of each failure. The same command goes on afte
 import json
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from senna2_sim.rig import check_rig, load_rig
 from senna2_sim.traffic_models import TrafficModel
 from training.drives import DriverName, Job, Setup, evaluate_clip
-from training.ledger import git_commit, machine, sha256_of
+from training.ledger import git_commit, ledger_row, session_row
 from training.rows import add_session, append, open_run, owned
 from training.selection import Choice, choose
 from training.tables import Row, by_danger, failed, groups, summary, table
-from training.workers import Failure, on_processes, on_ray, quiet_threads
+from training.workers import Failure, quiet_threads, work_off
 
 GIVE_UP = 5  # failed clips: no need to try the others
 
@@ -125,14 +122,13 @@ def _drive(args: ClosedLoop, out: Path, setup: Setup, clips: list[Choice], rows:
         return f"CR {sum(seen) / max(len(seen), 1):.2f}" + (f", {len(failures)} did not run" if failures else "")
 
     try:
-        _work(args, evaluate_clip, jobs, args.driver, finish, lambda: len(failures) >= GIVE_UP, done=len(seen))
+        work_off(
+            evaluate_clip, jobs, args.workers, args.driver, finish, lambda: len(failures) >= GIVE_UP,
+            done=len(seen), ray=args.ray,
+        )  # fmt: skip
     finally:
-        add_session(out, {
-            "began": datetime.fromtimestamp(began, timezone.utc).isoformat(timespec="seconds"),
-            "wall_s": round(time.time() - began, 1), "clips": len(rows) - before,
-            "workers": args.workers if args.ray in (None, "local") else None, "ray": args.ray,
-            "git_commit": commit, "machine": machine(),
-        })  # fmt: skip
+        workers = args.workers if args.ray in (None, "local") else None
+        add_session(out, session_row(began, commit, clips=len(rows) - before, workers=workers, ray=args.ray))
     if failures:
         reasons = "\n".join(f"{name}: {reason}" for name, reason in failures.items())
         raise ValueError(
@@ -141,55 +137,21 @@ def _drive(args: ClosedLoop, out: Path, setup: Setup, clips: list[Choice], rows:
         )
 
 
-def _work(
-    args: ClosedLoop,
-    work: Callable[[Job], Any],
-    jobs: list[Job],
-    label: str,
-    finish: Callable[[Job, Any], str],
-    give_up: Callable[[], bool],
-    done: int = 0,
-) -> None:
-    """Run jobs with a progress bar. finish takes each answer and says what the bar shows."""
-    from tqdm import tqdm
-
-    workers = min(args.workers, len(jobs))
-    answers = on_processes(work, jobs, workers) if args.ray is None else on_ray(work, jobs, workers, args.ray)
-    bar = tqdm(total=done + len(jobs), initial=done, desc=label, unit="clip", mininterval=1.0, smoothing=0.1)
-    with closing(answers), bar:
-        for job, answer in answers:
-            bar.set_postfix_str(finish(job, answer), refresh=False)
-            bar.update()
-            if give_up():
-                break
-
-
 def _write_result(args: ClosedLoop, out: Path, key: dict[str, Any], rows: list[Row]) -> dict[str, Any]:
     """result.json: figures of each group of clips, and where they come from."""
     run = json.loads((out / "run.json").read_text())
-    commits = {session["git_commit"] for session in run["sessions"]}
-    if len(commits) > 1:
-        print(f"warning: {out}: the rows were made by several versions of the code: {sorted(commits)}", file=sys.stderr)
     settings = {k: v for k, v in json.loads(json.dumps(asdict(args), default=str)).items() if k != "restart"}
-    result = {
+    result: dict[str, Any] = {
         "driver": args.driver,
         "traffic": args.traffic,
         "figures": {name: {"clips": len(part)} | summary(part) for name, part in groups(rows).items()},
         "failures": [row["clip"] for row in by_danger(rows) if failed(row)],
         "clips": [row["clip"] for row in rows],
         "args": settings,
-        "ledger": {
-            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "git_commit": sorted(commits) or [git_commit()],
-            "config_sha256": sha256_of(key),
-            "checkpoint_sha256": key["checkpoints"],
-            "clip_list_sha256": sha256_of(sorted([row["clip"], row["clip_sha256"]] for row in rows)),
-            "seed": args.seed,
-            "wall_s": round(sum(session["wall_s"] for session in run["sessions"]), 1),
-            "sessions": len(run["sessions"]),
-            "machine": run["sessions"][-1]["machine"] if run["sessions"] else machine(),
-        },
+        "ledger": ledger_row(key, run, rows, args.seed),
     }
+    if len(commits := result["ledger"]["git_commit"]) > 1:
+        print(f"warning: {out}: the rows were made by several versions of the code: {commits}", file=sys.stderr)
     (out / "result.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
     return result
 
@@ -224,7 +186,7 @@ def _write_films(
             path.with_suffix(".tmp").replace(path)
         return ""
 
-    _work(args, film_clip, jobs, "films", finish, lambda: len(problems) >= GIVE_UP)
+    work_off(film_clip, jobs, args.workers, "films", finish, lambda: len(problems) >= GIVE_UP, ray=args.ray)
     write_page(out, result, rows)
     if problems:
         raise ValueError("\n".join([*problems, f"{out}: {len(problems)} films failed; the tables are complete"]))

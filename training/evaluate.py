@@ -1,4 +1,5 @@
-"""Evaluation: `python -m training.evaluate closed-loop --driver senna2`, `... compare runs/evaluation/*`."""
+"""Evaluation: `python -m training.evaluate closed-loop --driver senna2`, `... compare runs/evaluation/*`,
+`... open-loop --models senna2=models/small-s1`, `... consistency --models senna2=models/small-s1`."""
 
 import sys
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ import tyro
 
 from training.closed_loop import ClosedLoop
 from training.closed_loop import main as closed_loop
+from training.open_loop import Consistency, OpenLoop
+from training.open_loop import main as open_loop
 from training.tables import compare
 
 
@@ -23,7 +26,10 @@ class Compare:
 
 
 Command = (
-    Annotated[ClosedLoop, tyro.conf.subcommand("closed-loop")] | Annotated[Compare, tyro.conf.subcommand("compare")]
+    Annotated[ClosedLoop, tyro.conf.subcommand("closed-loop")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[OpenLoop, tyro.conf.subcommand("open-loop")]
+    | Annotated[Consistency, tyro.conf.subcommand("consistency")]
 )
 
 
@@ -34,6 +40,8 @@ def main(command: Any) -> None:
             closed_loop(command)
         case Compare():
             print(compare(list(command.folders), command.column))
+        case OpenLoop() | Consistency():
+            open_loop(command)
 
 
 if __name__ == "__main__":

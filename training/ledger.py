@@ -5,6 +5,8 @@ import json
 import os
 import platform
 import subprocess
+import time
+from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,12 @@ def folder_sha256(folder: Path) -> str:
         raise ValueError(f"{folder}: no weights (*.safetensors); name a folder of checkpoints, or run `make train`")
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.name.encode() + b"\0" + _file_sha256(file))
+        digest.update(file.name.encode() + b"\0" + file_sha256(file))
     return digest.hexdigest()
 
 
-def _file_sha256(file: Path) -> bytes:
+def file_sha256(file: Path) -> bytes:
+    """Of a file's content."""
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):
@@ -58,3 +61,41 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": version("torch"),
     }
+
+
+def ledger_row(key: dict[str, Any], run: dict[str, Any], rows: list[dict[str, Any]], seed: int) -> dict[str, Any]:
+    """Where the rows of an evaluation come from.
+
+    Args:
+        key: what decided the rows, with the hashes of the checkpoints.
+        run: content of run.json, see rows.py.
+        rows: the clips that count.
+        seed: of the networks' random numbers.
+    """
+    sessions = run["sessions"]
+    return {
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "git_commit": sorted({session["git_commit"] for session in sessions}) or [git_commit()],
+        "config_sha256": sha256_of(key),
+        "checkpoint_sha256": key["checkpoints"],
+        "clip_list_sha256": sha256_of(sorted([row["clip"], row["clip_sha256"]] for row in rows)),
+        "seed": seed,
+        "wall_s": round(sum(session["wall_s"] for session in sessions), 1),
+        "sessions": len(sessions),
+        "machine": sessions[-1]["machine"] if sessions else machine(),
+    }
+
+
+def session_row(began_s: float, commit: str, **what: Any) -> dict[str, Any]:
+    """A piece of work on a run that ends now: when it began (seconds since 1970), how long it took, where and on what.
+
+    Args:
+        commit: of the code when it began.
+        what: more to note.
+    """
+    return {
+        "began": datetime.fromtimestamp(began_s, timezone.utc).isoformat(timespec="seconds"),
+        "wall_s": round(time.time() - began_s, 1),
+        "git_commit": commit,
+        "machine": machine(),
+    } | what

@@ -1,9 +1,10 @@
-"""Open-loop errors of plans against what should have been done. B plans of 40 points."""
+"""What a training run watches of its plans (the tables: senna2_core.open_loop). B plans of 40 points."""
 
 import numpy as np
 
 from senna2_core.actions import UNKNOWN
 from senna2_core.kinematics import kinematic_mapping
+from senna2_core.open_loop import displacement
 
 
 def open_loop(plans: np.ndarray, truths: np.ndarray) -> dict[str, float]:
@@ -13,7 +14,7 @@ def open_loop(plans: np.ndarray, truths: np.ndarray) -> dict[str, float]:
         ade_m, fde_m: mean distance over all points and at the last one; ade_1s_m: over the first second;
         speed_agreement, path_agreement: share of plans with the f_K action of the truth (unknown truths left out).
     """
-    distance = np.linalg.norm(plans[..., :2] - truths[..., :2], axis=-1)
+    distance = displacement(plans, truths)
     speed, path = kinematic_mapping(plans)
     true_speed, true_path = kinematic_mapping(truths)
     clear = true_speed != UNKNOWN

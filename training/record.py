@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -34,7 +34,8 @@ from senna2_core.polyline import Polyline
 from senna2_sim.camera_effects import load_effects
 from senna2_sim.env import SimEnv
 from senna2_sim.rig import Rig, check_rig, load_rig
-from senna2_sim.scenarios import FAMILIES
+from senna2_sim.scenarios import FAMILIES, load_clip
+from senna2_sim.scenarios.digest import clip_hash
 from senna2_sim.scenarios.lists import load_list
 from senna2_sim.world.types import GENERATOR_VERSION
 from senna2_sim.world.world import Disturbance, World
@@ -49,12 +50,16 @@ RECORDING_VERSION = 3  # raise it when the same clip would be recorded different
 class Args:
     """Record the expert driving clips."""
 
+    split: Literal["training", "evaluation"] = "training"
+    """Training and validation clips; or the listed evaluation clips, undisturbed, for `python -m training.evaluate
+    open-loop`: give these a folder of their own, training refuses it."""
     out: Path = Path("bags")
     """Folder of the bags, one per clip: OUT/FAMILY-SEED."""
     families: tuple[str, ...] = FAMILIES
     """Families to record."""
     clips: int | None = None
-    """Training clips per family: seeds FIRST, FIRST + 1, ...; default: those of the benchmark's training list."""
+    """Training clips per family: seeds FIRST, FIRST + 1, ...; default: those of the benchmark's training list. With
+    --split evaluation: only the first so many of each family's listed clips."""
     validation: int = 4
     """Validation clips per family: seeds 900, 901, ..."""
     disturbed: float = 0.6
@@ -91,6 +96,7 @@ class Job:
     careless: bool = False
     wander: bool = False
     policy: str = ""  # FOLDER@SHA256 of the driver; the expert when empty
+    clip: str = ""  # hash that the clip must have; only of evaluation clips
     generator: int = field(default=GENERATOR_VERSION)
     recording: int = RECORDING_VERSION
 
@@ -100,9 +106,9 @@ class Job:
         return f"{self.family}-{self.seed:04d}"
 
     def as_row(self) -> dict[str, Any]:
-        """As JSON will give it back. No effects leave no trace, as in bags that were recorded before there were any."""
+        """As JSON will give it back. Newer options leave no trace when unused: bags from before them stay valid."""
         row: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return {key: value for key, value in row.items() if (key, value) != ("effects", "none")}
+        return {key: value for key, value in row.items() if (key, value) not in (("effects", "none"), ("clip", ""))}
 
 
 def disturbance_of(family: str, seed: int, share: float) -> Disturbance:
@@ -127,6 +133,8 @@ def drawn(purpose: int, family: str, seed: int, share: float) -> bool:
 
 def jobs_of(args: Args) -> list[Job]:
     """All clips, families interleaved so that an interrupted recording is balanced."""
+    if args.split == "evaluation":
+        return evaluation_jobs(args)
     counts = Counter(entry.family for entry in load_list("train"))
     last = {family: args.first + (counts[family] if args.clips is None else args.clips) for family in args.families}
     if args.first < 0 or max(last.values()) > 900 or args.validation > 20:
@@ -150,6 +158,29 @@ def jobs_of(args: Args) -> list[Job]:
         )
         for seed, family in validation + training
     ]
+
+
+def evaluation_jobs(args: Args) -> list[Job]:
+    """The listed evaluation clips of the families, as the expert drives them when nothing disturbs it."""
+    if args.policy is not None or args.out == Path("bags"):
+        raise ValueError(
+            "--split evaluation: it is the expert who drives, and training must not find the bags: no --policy, and "
+            "another --out than bags, e.g. bags_eval"
+        )
+    listed = [entry for entry in load_list("eval") if entry.family in args.families]
+    numbers: Counter[str] = Counter()
+    ranked = []
+    for entry in listed:
+        ranked.append((numbers[entry.family], entry))
+        numbers[entry.family] += 1
+    return [
+        Job(
+            family=entry.family, seed=entry.seed, disturbance=asdict(Disturbance()), rig=versioned(args.rig),
+            effects=versioned(args.effects), clip=entry.sha256,
+        )
+        for rank, entry in sorted(ranked, key=lambda pair: pair[0])
+        if args.clips is None or rank < args.clips
+    ]  # fmt: skip
 
 
 def versioned(name_or_path: str) -> str:
@@ -277,7 +308,15 @@ def weights_sha256(folder: Path) -> str:
 
 
 def record(job: Job, out: Path) -> dict[str, Any]:
-    """Drive one clip; returns its manifest row. A clip in which the expert itself fails leaves no bag."""
+    """Drive one clip; returns its manifest row. A clip in which the expert itself fails leaves no bag.
+
+    ValueError: the clip is not the listed one.
+    """
+    if job.clip and (made := clip_hash(load_clip(job.family, job.seed))) != job.clip:
+        raise ValueError(
+            f"clip {job.name}: listed as {job.clip}, made as {made}: the generator has changed; "
+            "python -m senna2_sim.clips write lists the clips anew"
+        )
     workshop, final = out / ".partial" / job.name, out / job.name
     shutil.rmtree(workshop, ignore_errors=True)
     shutil.rmtree(final, ignore_errors=True)

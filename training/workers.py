@@ -10,7 +10,7 @@ import signal
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -73,6 +73,40 @@ def on_processes(work: Callable[[Any], Any], jobs: Sequence[Any], workers: int) 
             process.terminate()
             ours.close()
             process.join()
+
+
+def work_off(
+    work: Callable[[Any], Any],
+    jobs: Sequence[Any],
+    workers: int,
+    label: str,
+    finish: Callable[[Any, Any], str],
+    give_up: Callable[[], bool],
+    *,
+    done: int = 0,
+    ray: str | None = None,
+) -> None:
+    """Run jobs of clips with a progress bar.
+
+    Args:
+        work, jobs, workers: as of `on_processes`.
+        label: of the bar.
+        finish: takes each job with its answer and says what the bar shows.
+        give_up: asked after each answer.
+        done: clips that were there before.
+        ray: address of a cluster, see `on_ray`; None: processes of this machine.
+    """
+    from tqdm import tqdm
+
+    workers = min(workers, len(jobs))
+    answers = on_processes(work, jobs, workers) if ray is None else on_ray(work, jobs, workers, ray)
+    bar = tqdm(total=done + len(jobs), initial=done, desc=label, unit="clip", mininterval=1.0, smoothing=0.1)
+    with closing(answers), bar:
+        for job, answer in answers:
+            bar.set_postfix_str(finish(job, answer), refresh=False)
+            bar.update()
+            if give_up():
+                break
 
 
 def _hand_over(connection: Connection, job: Any) -> None:
