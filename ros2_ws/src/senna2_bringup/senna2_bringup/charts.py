@@ -72,6 +72,60 @@ def timeline(rows: Sequence[Row], colours: dict[str, str], seconds: float) -> st
     return _svg(parts, seconds, step * len(rows) + 26)
 
 
+def histogram(groups: dict[str, tuple[str, Sequence[float]]], unit: str, height: int = 150, bins: int = 60) -> str:
+    """How often values occur, on a logarithmic axis. groups: label -> colour, values; those <= 0 are left out."""
+    positive = {name: (colour, [v for v in values if v > 0]) for name, (colour, values) in groups.items()}
+    everything = [v for _, values in positive.values() for v in values]
+    if not everything:
+        return ""
+    low, high = math.floor(math.log10(min(everything))), math.ceil(math.log10(max(everything)) + 1e-9)
+    high = max(high, low + 1)
+    edges = np.logspace(low, high, bins + 1)
+    counts = {name: (colour, np.histogram(values, edges)[0]) for name, (colour, values) in positive.items()}
+    tallest, bottom = max(int(row.max()) for _, row in counts.values()), height - 22
+    parts = []
+    for name, (colour, row) in counts.items():
+        for index, count in enumerate(row):
+            if count:
+                size = count / tallest * (bottom - 8)
+                parts.append(
+                    f'<rect x="{LEFT + WIDTH * index / bins:.1f}" y="{bottom - size:.1f}" width="{WIDTH / bins:.1f}" '
+                    f'height="{size:.1f}" fill="{colour}" fill-opacity="0.6"><title>{escape(name)}: {count} from '
+                    f"{edges[index]:.3g} to {edges[index + 1]:.3g} {escape(unit)}</title></rect>"
+                )
+    for power in range(low, high + 1):
+        x = LEFT + WIDTH * (power - low) / (high - low)
+        parts.append(f'<text x="{x:.1f}" y="{height - 5}" text-anchor="middle">{10.0**power:g} {escape(unit)}</text>')
+    parts.append(f'<line x1="{LEFT}" x2="{LEFT + WIDTH}" y1="{bottom}" y2="{bottom}" stroke="#e3e7ee"/>')
+    return f'<svg viewBox="0 0 {_TOTAL} {height}">{"".join(parts)}</svg>'
+
+
+def top_view(layers: Sequence[tuple[str, Sequence[np.ndarray]]], shown: np.ndarray, height: int = 420) -> str:
+    """Polylines (P, 2) in map by colour, later ones on top, around the points shown (N, 2); the longer side across."""
+    centre = (shown.min(0) + shown.max(0)) / 2
+    size = np.ptp(shown, axis=0) + 12.0
+    turned = bool(size[1] > size[0])
+    across, up = size[::-1] if turned else size
+    scale = min(WIDTH / across, height / up)
+
+    def pixels(line: np.ndarray) -> np.ndarray:
+        local = (line - centre) * scale
+        x, y = (local[:, 1], local[:, 0]) if turned else (local[:, 0], -local[:, 1])
+        return np.stack([LEFT + WIDTH / 2 + x, height / 2 + y], axis=1)
+
+    parts = [
+        f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in pixels(line))}" fill="none" '
+        f'stroke="{colour}" stroke-width="1.5" stroke-opacity="0.8"/>'
+        for colour, lines in layers
+        for line in lines
+    ]
+    parts.append(
+        f'<line x1="{LEFT}" x2="{LEFT + 10 * scale:.1f}" y1="{height - 8}" y2="{height - 8}" stroke="#1b2130"/>'
+    )
+    parts.append(f'<text x="{LEFT}" y="{height - 14}">10 m</text>')
+    return f'<svg viewBox="0 0 {_TOTAL} {height}">{"".join(parts)}</svg>'
+
+
 def legend(entries: dict[str, str]) -> str:
     """Label -> colour."""
     items = "".join(f'<i style="background:{colour}"></i>{escape(label)}' for label, colour in entries.items())
