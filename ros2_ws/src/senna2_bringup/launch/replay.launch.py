@@ -47,9 +47,9 @@ def start(context) -> list:
     """All nodes; when one ends, all end. The scorer then writes result and report."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     bag, models, player = Path(given["bag"]), Path(given["models"]), given["player"].lower() in ("true", "1")
-    check_cameras(bag, models)
     cameras = cameras_of(models)
     load_replay_bag(bag, cameras, given["label"])
+    check_cameras(bag, models)
     out = Path(given["out"] or f"runs/{datetime.now():%Y%m%d-%H%M%S}")
     out.mkdir(parents=True)
     processes = replay(

@@ -100,30 +100,31 @@ def histogram(groups: dict[str, tuple[str, Sequence[float]]], unit: str, height:
     return f'<svg viewBox="0 0 {_TOTAL} {height}">{"".join(parts)}</svg>'
 
 
-def top_view(layers: Sequence[tuple[str, Sequence[np.ndarray]]], shown: np.ndarray, height: int = 420) -> str:
-    """Polylines (P, 2) in map by colour, later ones on top, around the points shown (N, 2); the longer side across."""
-    centre = (shown.min(0) + shown.max(0)) / 2
-    size = np.ptp(shown, axis=0) + 12.0
-    turned = bool(size[1] > size[0])
-    across, up = size[::-1] if turned else size
-    scale = min(WIDTH / across, height / up)
+def top_view(
+    ground: Sequence[np.ndarray], layers: Sequence[tuple[str, Sequence[np.ndarray]]], along: np.ndarray
+) -> str:
+    """Polylines (P, 2) in map: the ground in grey, on it the layers by colour, a dot at the end of each line.
 
-    def pixels(line: np.ndarray) -> np.ndarray:
-        local = (line - centre) * scale
-        x, y = (local[:, 1], local[:, 0]) if turned else (local[:, 0], -local[:, 1])
-        return np.stack([LEFT + WIDTH / 2 + x, height / 2 + y], axis=1)
+    The layers fill the picture; the direction along (2,) points to the right.
+    """
+    turn = np.array([along, [-along[1], along[0]]]).T / max(float(np.linalg.norm(along)), 1e-9)
+    shown = np.concatenate([line for _, lines in layers for line in lines]) @ turn
+    low, high = shown.min(0) - 5.0, shown.max(0) + 5.0
+    scale = WIDTH / (high[0] - low[0])
+    height = min(max(scale * (high[1] - low[1]), 120.0), 600.0)
+    scale = min(scale, height / (high[1] - low[1]))
 
-    parts = [
-        f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in pixels(line))}" fill="none" '
-        f'stroke="{colour}" stroke-width="1.5" stroke-opacity="0.8"/>'
-        for colour, lines in layers
-        for line in lines
-    ]
-    parts.append(
-        f'<line x1="{LEFT}" x2="{LEFT + 10 * scale:.1f}" y1="{height - 8}" y2="{height - 8}" stroke="#1b2130"/>'
-    )
-    parts.append(f'<text x="{LEFT}" y="{height - 14}">10 m</text>')
-    return f'<svg viewBox="0 0 {_TOTAL} {height}">{"".join(parts)}</svg>'
+    def polyline(line: np.ndarray, colour: str, dot: bool) -> str:
+        x, y = (((line @ turn) - (low + high) / 2) * [scale, -scale] + [LEFT + WIDTH / 2, height / 2]).T
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+        end = f'<circle cx="{x[-1]:.1f}" cy="{y[-1]:.1f}" r="3" fill="{colour}"/>' if dot else ""
+        return f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>{end}'
+
+    parts = [polyline(line, "#c3cad6", False) for line in ground]
+    parts += [polyline(line, colour, True) for colour, lines in layers for line in lines]
+    parts.append(f'<path d="M{LEFT} {height - 8:.0f}h{10 * scale:.1f}" stroke="#1b2130"/>')
+    parts.append(f'<text x="{LEFT}" y="{height - 14:.0f}">10 m</text>')
+    return f'<svg viewBox="0 0 {_TOTAL} {height:.0f}">{"".join(parts)}</svg>'
 
 
 def legend(entries: dict[str, str]) -> str:

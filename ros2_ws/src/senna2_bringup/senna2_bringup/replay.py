@@ -2,7 +2,7 @@
 
     python -m senna2_bringup.replay bags/curve-0900
     python -m senna2_bringup.replay bags/curve-0900 --mode realtime --rate 2
-    python -m senna2_bringup.replay bags/curve-0900 --player False    # then `ros2 bag play` in another terminal
+    python -m senna2_bringup.replay bags/curve-0900 --no-player    # then `ros2 bag play` in another terminal
 
 Exit codes: 0 the bag was played to its end; 2 bad input, nothing was started; 130 Ctrl-C; else the code of the node
 that died, or 1 for one that hung. What was heard until then is scored all the same.
@@ -155,10 +155,11 @@ def _checked(args: Args) -> ReplayBag:
     check_models(args.models)
     check_device(args.device)
     try:
+        bag = load_replay_bag(args.bag, cameras_of(args.models), args.label)
         check_cameras(args.bag, args.models)
-        return load_replay_bag(args.bag, cameras_of(args.models), args.label)
     except (ValueError, OSError) as error:
         raise BadInput(str(error)) from None
+    return bag
 
 
 def _how_to_play(bag: ReplayBag, run: Path) -> str:

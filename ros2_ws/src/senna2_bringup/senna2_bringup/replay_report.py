@@ -80,7 +80,7 @@ def _charts(bag: ReplayBag, plans: Mapping[int, np.ndarray], heard: Heard, lengt
         (f"Speed {AT_S:g} s ahead, km/h", _lines(speeds, length_s)),
         (f"Position {AT_S:g} s ahead, m to the left", _lines(aside, length_s)),
         ("Decisions, and what the plan does", _decisions(bag, plans, heard, length_s)),
-        (f"Every {_every(bag)}th plan beside {_judge(bag)}, seen from above", _above(bag, plans, labels)),
+        (f"Plans beside {_judge(bag)}, seen from above; one of {_every(bag)} steps", _above(bag, plans, labels)),
     ]
     return "".join(f"<section><h2>{escape(title)}</h2>{body}</section>" for title, body in sections if body)
 
@@ -135,10 +135,8 @@ def _above(bag: ReplayBag, plans: Mapping[int, np.ndarray], labels: Mapping[int,
     driven = np.stack([bag.pose(stamp)[:2] for stamp in bag.steps])
     kerbs = [line for kind, line in zip(bag.map.kinds, bag.map.points, strict=True) if kind == MapKind.KERB]
     layers = {"driven": (GREY, [driven]), _judge(bag): (GREEN, in_map(labels)), "plan": (BLUE, in_map(plans))}
-    shown = np.concatenate([driven, *(line for _, lines in layers.values() for line in lines)])
-    return legend({k: colour for k, (colour, _) in layers.items()}) + top_view(
-        [("#c3cad6", kerbs), *layers.values()], shown
-    )
+    along = driven[-1] - driven[0] if np.ptp(driven, axis=0).max() > 1 else np.array([1.0, 0.0])
+    return legend({k: colour for k, (colour, _) in layers.items()}) + top_view(kerbs, list(layers.values()), along)
 
 
 def _times(bag: ReplayBag, heard: Heard, result: Mapping[str, Any]) -> str:
