@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from senna2_msgs.msg import Trajectory
 
 from senna2_bringup.recorder import message_type
 from senna2_bringup.replay_bag import MAX_AGE_S, input_topics
+from senna2_bringup.replay_heard import CONDITION, DECISION, TOKENS
 from senna2_bringup.topics import CAMERAS, TOPICS, camera_topics
 from senna2_core.bags import bag_topics, read_bag, typestore
 from senna2_core.join import StreamJoin
@@ -29,7 +31,6 @@ from senna2_core.messages import read_odometry, read_trajectory, stamp_ns
 from senna2_core.node_config import NodeConfig
 from senna2_core.objects import EgoState
 from senna2_core.ros_node import Health, NodeError, load_config, output_qos, raw_stamp_ns, run_node
-from senna2_sim.watch_node import StackWatch
 
 PERIOD_S = 0.005  # realtime: how often we look for what is due
 SHOWN = ("/sim/ground_truth", "/sim/map", "/sim/markers")  # for the eye; under their own names
@@ -85,7 +86,11 @@ class BagPlayer(Node):
         self._awaited_ns: int | None = None  # lockstep: of the plan that we wait for
         self._began_s: float | None = None  # realtime: when the first message was played
         self._first_ns, self._asked_s = self._next.stamp_ns, time.monotonic()
-        self._stack = StackWatch(self, ())
+        self._newest_ns: dict[str, int] = {}  # of what the stack's nodes send each other
+        for name, topic in {"tokens": TOKENS, "decision": DECISION, "condition": CONDITION}.items():
+            heard = partial(self._on_link, name)
+            kind = message_type(TOPICS[topic])
+            self.create_subscription(kind, topic.lstrip("/"), heard, output_qos(), raw=True)
         self.create_subscription(Trajectory, "planner/trajectory", self._on_trajectory, output_qos(), raw=True)
         steady = RosClock(clock_type=ClockType.STEADY_TIME)
         self._start_timer = self.create_timer(0.1, self._start, clock=steady)
@@ -117,8 +122,13 @@ class BagPlayer(Node):
         elif self._awaited_ns is not None:
             limit_s = self._config.step_timeout_s if self._steps > 1 else self._config.start_timeout_s
             if (waited_s := time.monotonic() - self._asked_s) > limit_s:
-                late = self._stack.late_node(self._awaited_ns)
+                from senna2_sim.session import who_is_late  # takes seconds
+
+                late = who_is_late(self._awaited_ns, self._newest_ns)
                 raise NodeError(f"{late} is late: no plan for {self._awaited_ns / 1e9:.3f} s after {waited_s:.1f} s")
+
+    def _on_link(self, name: str, cdr: bytes) -> None:
+        self._newest_ns[name] = raw_stamp_ns(cdr)
 
     def _on_trajectory(self, cdr: bytes) -> None:
         if self._awaited_ns is not None and raw_stamp_ns(cdr) == self._awaited_ns:

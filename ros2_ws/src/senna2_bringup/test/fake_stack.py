@@ -15,10 +15,12 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from senna2_msgs.msg import Consistency, Decision, SceneTokens, Trajectory, VlmCondition
+from sensor_msgs.msg import CompressedImage
 
 from senna2_bringup.recorder import message_type
 from senna2_bringup.scorer import missing_nodes
 from senna2_core.bags import bag_topics, read_bag, typestore
+from senna2_core.join import StreamJoin
 from senna2_core.messages import fill_header, fill_trajectory, read_odometry, stamp_ns
 from senna2_core.ros_node import Health, output_qos, run_node, stream_qos
 
@@ -45,15 +47,23 @@ class FakeStack(Node):
         self._out = {topic: self.create_publisher(kind, topic, output_qos()) for topic, kind in kinds.items()}
         self._make = kinds
         mode = self.declare_parameter("mode", "lockstep").value
-        self.create_subscription(Odometry, "ego/odometry", self._on_odometry, stream_qos(mode))
+        self._join = StreamJoin(("odometry", "image"), 0.5)
+        for name, kind, topic in (
+            ("odometry", Odometry, "ego/odometry"),
+            ("image", CompressedImage, "camera/rear/compressed"),  # the last message of a step in the bag
+        ):
+            self.create_subscription(kind, topic, partial(self._put, name), stream_qos(mode))
 
     def _send(self, topic: str, stamp: int, **values: Any) -> None:
         msg = self._make[topic](**values)
         fill_header(msg.header, stamp, "base_link")
         self._out[topic].publish(msg)
 
-    def _on_odometry(self, msg: Any) -> None:
-        stamp, speed = stamp_ns(msg.header), read_odometry(msg).speed_mps
+    def _put(self, name: str, msg: Any) -> None:
+        inputs = self._join.put(name, stamp_ns(msg.header), msg)
+        if inputs is None:
+            return
+        stamp, speed = stamp_ns(msg.header), read_odometry(inputs["odometry"]).speed_mps
         self._steps += 1
         if self._steps > int(os.environ.get("FAKE_DIES_AFTER", "1000000")):
             os._exit(9)

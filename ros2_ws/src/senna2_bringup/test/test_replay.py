@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from senna2_bringup import replay
+from senna2_bringup.domain import Domain
 from senna2_bringup.manifest import COMPUTING, Process
 from senna2_bringup.replay_bag import ReplayBag, input_topics, load_replay_bag
 from senna2_bringup.replay_heard import CHECK, CONDITION, DECISION, PLAN, TOKENS, ages_ms, latencies_ms, read_heard
@@ -86,17 +87,19 @@ def test_lockstep_scores_every_step_and_writes_result_and_report(tmp_path, capfd
 def test_realtime_keeps_the_pace_and_ages_in_the_bags_time(tmp_path):
     code, result = run(tmp_path / "run", stand_in("planner", "planner", MODE="realtime"), mode="realtime", rate=3.0)
     assert code == 0 and result["outcome"] == "finished"
-    assert result["rate"] < 3.1 and result["age_ms"]["planner"]["p50"] > 0
+    assert 1.5 < result["rate"] < 4.5 and result["age_ms"]["planner"]["p50"] > 0
     assert result["age_ms"]["vlm"]["p99"] > 400 and result["plans"] > 30
 
 
 @pytest.mark.parametrize("recorded_plan", [False, True])
 def test_somebody_else_may_play_but_not_the_recorded_plan(tmp_path, monkeypatch, capfd, recorded_plan):
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(101 + os.getpid() % 100))
+    domain = Domain()
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain.id))
     topics = [*input_topics(CAMERAS), *(["/planner/trajectory"] if recorded_plan else [])]
     player = stand_in("player", "player", FAKE_BAG=str(BAG), FAKE_TOPICS=" ".join(topics))
     stack = stand_in("planner", "planner", MODE="realtime")
     code, result = run(tmp_path / "run", stack, player, player=False, report=False)
+    domain.release()
     said = capfd.readouterr()
     assert "ros2 bag play" in said.out and "/ego/odometry:" in (tmp_path / "run" / "bag_play_qos.yaml").read_text()
     if recorded_plan:
