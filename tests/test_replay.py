@@ -24,9 +24,12 @@ def test_a_replay_yields_the_plans_decisions_and_figures_of_the_stack_without_ro
     command = [sys.executable, "-m", "senna2_bringup.replay", str(BAG), "--models", str(MODELS), "--out", str(out)]
     environment = os.environ | {"ROS_PYTHON_CHECK_FIELDS": "1"}
     replay = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    bag = load_replay_bag(BAG, cameras_of(MODELS))
-    plans, decisions = drive(bag, MODELS)
-    said, _ = replay.communicate()
+    try:
+        bag = load_replay_bag(BAG, cameras_of(MODELS))
+        plans, decisions = drive(bag, MODELS)
+        said, _ = replay.communicate()
+    finally:
+        replay.kill()
     assert replay.returncode == 0, said
 
     heard, result = read_heard(out / "heard.jsonl"), json.loads((out / "result.json").read_text())

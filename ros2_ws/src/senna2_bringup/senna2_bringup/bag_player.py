@@ -6,7 +6,7 @@ which it was recorded, times `rate`. Stays when the bag is over, so that late re
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from senna2_core.node_config import NodeConfig
 from senna2_core.objects import EgoState
 from senna2_core.ros_node import Health, NodeError, load_config, output_qos, raw_stamp_ns, run_node
 
+OLDEST_DECISION_NS = 600_000_000  # period 0.5 s + latency 0.1 s of the VLM in lockstep
 PERIOD_S = 0.005  # realtime: how often we look for what is due
 SHOWN = ("/sim/ground_truth", "/sim/map", "/sim/markers")  # for the eye; under their own names
 PLAN, RECORDED_PLAN, RECORDED_PATH = "/planner/trajectory", "/recorded/planner/trajectory", "/recorded/planner/path"
@@ -122,9 +123,7 @@ class BagPlayer(Node):
         elif self._awaited_ns is not None:
             limit_s = self._config.step_timeout_s if self._steps > 1 else self._config.start_timeout_s
             if (waited_s := time.monotonic() - self._asked_s) > limit_s:
-                from senna2_sim.session import who_is_late  # takes seconds
-
-                late = who_is_late(self._awaited_ns, self._newest_ns)
+                late = late_node(self._awaited_ns, self._newest_ns)
                 raise NodeError(f"{late} is late: no plan for {self._awaited_ns / 1e9:.3f} s after {waited_s:.1f} s")
 
     def _on_link(self, name: str, cdr: bytes) -> None:
@@ -175,6 +174,16 @@ def missing_nodes(node: Node, names: tuple[str, ...]) -> list[str]:
     topics = ("ego/odometry", "vlm/decision")
     heard = {info.node_name for topic in topics for info in node.get_subscriptions_info_by_topic(topic)}
     return [name for name in names if name not in heard]
+
+
+def late_node(stamp: int, newest_ns: Mapping[str, int]) -> str:
+    """Whom a plan for this stamp waits for. newest_ns: of tokens, decision and condition, as far as they came."""
+    tokens, decision, condition = (newest_ns.get(name, -1) for name in ("tokens", "decision", "condition"))
+    if tokens < stamp:
+        return "perception"
+    if decision < 0 or stamp - decision >= OLDEST_DECISION_NS:
+        return "vlm"
+    return "adapter" if condition < decision else "planner"
 
 
 def main() -> int:

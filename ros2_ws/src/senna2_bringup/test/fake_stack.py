@@ -67,6 +67,8 @@ class FakeStack(Node):
         self._steps += 1
         if self._steps > int(os.environ.get("FAKE_DIES_AFTER", "1000000")):
             os._exit(9)
+        if self._steps > int(os.environ.get("FAKE_SULKS_AFTER", "1000000")):
+            return
         self._send("perception/scene_tokens", stamp)
         if stamp // 500_000_000 != self._decided_ns // 500_000_000:
             self._decided_ns = stamp

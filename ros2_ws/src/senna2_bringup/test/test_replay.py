@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from senna2_bringup import replay
+from senna2_bringup.bag_player import late_node
 from senna2_bringup.domain import Domain
 from senna2_bringup.manifest import COMPUTING, Process
 from senna2_bringup.replay_bag import ReplayBag, input_topics, load_replay_bag
@@ -88,7 +89,7 @@ def test_realtime_keeps_the_pace_and_ages_in_the_bags_time(tmp_path):
     code, result = run(tmp_path / "run", stand_in("planner", "planner", MODE="realtime"), mode="realtime", rate=3.0)
     assert code == 0 and result["outcome"] == "finished"
     assert 1.5 < result["rate"] < 4.5 and result["age_ms"]["planner"]["p50"] > 0
-    assert result["age_ms"]["vlm"]["p99"] > 400 and result["plans"] > 30
+    assert result["age_ms"]["vlm"]["p99"] > 400 and result["plans"] > 10
 
 
 @pytest.mark.parametrize("recorded_plan", [False, True])
@@ -106,7 +107,7 @@ def test_somebody_else_may_play_but_not_the_recorded_plan(tmp_path, monkeypatch,
         assert code == 1 and "2 publishers" in said.err and "--remap" in said.err
     else:
         assert code == 0 and result["outcome"] == "finished" and result["rate"] > 1
-        assert result["plans"] > 50 and result["against_plan"]["plans"] == result["plans"]
+        assert result["plans"] > 10 and result["against_plan"]["plans"] == result["plans"]
 
 
 def test_a_node_that_dies_ends_the_replay_and_what_was_heard_is_scored(tmp_path, capfd):
@@ -115,6 +116,22 @@ def test_a_node_that_dies_ends_the_replay_and_what_was_heard_is_scored(tmp_path,
     assert result["plans"] == 20 and result["missing_plans"] == 41 and result["against_plan"]["plans"] == 20
     assert "planner ended with code 9" in capfd.readouterr().err
     assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_lockstep_names_the_node_that_is_late(tmp_path, capfd):
+    stack = stand_in("planner", "planner", FAKE_SULKS_AFTER="20")
+    code, result = run(tmp_path / "run", stack, step_timeout_s=2.0, report=False)
+    assert code == 1 and "perception is late: no plan for" in result["outcome"], result["outcome"]
+    assert 0 < result["plans"] <= 20 and "perception is late" in capfd.readouterr().err
+
+
+def test_late_is_the_first_node_whose_output_is_missing():
+    s = 1_000_000_000
+    came = {"tokens": 3 * s, "decision": 3 * s - s // 2, "condition": 3 * s - s // 2}
+    assert late_node(3 * s + 1, came) == "perception" == late_node(0, {})
+    assert late_node(3 * s, came | {"decision": 3 * s - 6 * s // 10}) == "vlm" == late_node(3 * s, {"tokens": 3 * s})
+    assert late_node(3 * s, came | {"condition": 2 * s}) == "adapter"
+    assert late_node(3 * s, came) == "planner"
 
 
 def test_ctrl_c_keeps_what_was_heard(tmp_path):
