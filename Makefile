@@ -1,6 +1,6 @@
 # Every target first brings .venv up to date (scripts/setup.py; nothing to do takes 0.1 s). Nothing to source.
 .DEFAULT_GOAL := help
-.PHONY: help setup sim test lint format bags train lock colcon clean distclean
+.PHONY: help setup sim replay test lint format bags train lock colcon clean distclean
 
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv/bin
@@ -23,6 +23,11 @@ sim: setup ## drive a clip: CLIP= SEED= MODE=lockstep|realtime DRIVER=senna2|exp
 	  $(if $(SCENE_UP),--scene.up=$(SCENE_UP)) $(if $(SCENE_SCALE),--scene.scale $(SCENE_SCALE)) \
 	  $(if $(SCENE_POSE),--scene.pose $(SCENE_POSE)) $(if $(SCENE_MAP),--scene.map "$(SCENE_MAP)") \
 	  $(if $(SCENE_CAPTURES),--scene.captures "$(SCENE_CAPTURES)")
+
+replay: setup ## play a recorded bag through the nodes and score them: BAG= MODE=lockstep|realtime RATE= PLAYER=false (ros2 bag play plays) MODELS= DEVICE= LABEL=auto|plan|odometry; docs/replay.md
+	@$(if $(BAG),python -m senna2_bringup.replay "$(BAG)",echo "error: which bag? make replay BAG=bags/NAME (make bags records some)" >&2; exit 2) \
+	  $(if $(MODE),--mode $(MODE)) $(if $(RATE),--rate $(RATE)) $(if $(filter false False 0,$(PLAYER)),--no-player) \
+	  $(if $(MODELS),--models "$(MODELS)") $(if $(DEVICE),--device $(DEVICE)) $(if $(LABEL),--label $(LABEL))
 
 bags: setup ## record expert demonstrations for training into bags/
 	@python -m training.record

@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 setup(
     name="senna2_bringup",
     version="0.1.0",
-    description="Launch files, parameters, process manifest, recorder and whole-graph runs",
+    description="Launch files, parameters, process manifest, recorder, bag replay and whole-graph runs",
     license="Apache-2.0",
     packages=find_packages(include=["senna2_bringup*"]),
     package_dir={"": "."},
@@ -17,5 +17,11 @@ setup(
         ("share/senna2_bringup", ["package.xml"]),
         ("share/senna2_bringup/launch", glob("launch/*")),
     ],
-    entry_points={"console_scripts": ["recorder = senna2_bringup.recorder:main"]},
+    entry_points={
+        "console_scripts": [
+            "bag_player = senna2_bringup.bag_player:main",
+            "recorder = senna2_bringup.recorder:main",
+            "scorer = senna2_bringup.scorer:main",
+        ]
+    },
 )

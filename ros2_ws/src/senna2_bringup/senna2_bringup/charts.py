@@ -72,6 +72,61 @@ def timeline(rows: Sequence[Row], colours: dict[str, str], seconds: float) -> st
     return _svg(parts, seconds, step * len(rows) + 26)
 
 
+def histogram(groups: dict[str, tuple[str, Sequence[float]]], unit: str, height: int = 150, bins: int = 60) -> str:
+    """How often values occur, on a logarithmic axis. groups: label -> colour, values; those <= 0 are left out."""
+    positive = {name: (colour, [v for v in values if v > 0]) for name, (colour, values) in groups.items()}
+    everything = [v for _, values in positive.values() for v in values]
+    if not everything:
+        return ""
+    low, high = math.floor(math.log10(min(everything))), math.ceil(math.log10(max(everything)) + 1e-9)
+    high = max(high, low + 1)
+    edges = np.logspace(low, high, bins + 1)
+    counts = {name: (colour, np.histogram(values, edges)[0]) for name, (colour, values) in positive.items()}
+    tallest, bottom = max(int(row.max()) for _, row in counts.values()), height - 22
+    parts = []
+    for name, (colour, row) in counts.items():
+        for index, count in enumerate(row):
+            if count:
+                size = count / tallest * (bottom - 8)
+                parts.append(
+                    f'<rect x="{LEFT + WIDTH * index / bins:.1f}" y="{bottom - size:.1f}" width="{WIDTH / bins:.1f}" '
+                    f'height="{size:.1f}" fill="{colour}" fill-opacity="0.6"><title>{escape(name)}: {count} from '
+                    f"{edges[index]:.3g} to {edges[index + 1]:.3g} {escape(unit)}</title></rect>"
+                )
+    for power in range(low, high + 1):
+        x = LEFT + WIDTH * (power - low) / (high - low)
+        parts.append(f'<text x="{x:.1f}" y="{height - 5}" text-anchor="middle">{10.0**power:g} {escape(unit)}</text>')
+    parts.append(f'<line x1="{LEFT}" x2="{LEFT + WIDTH}" y1="{bottom}" y2="{bottom}" stroke="#e3e7ee"/>')
+    return f'<svg viewBox="0 0 {_TOTAL} {height}">{"".join(parts)}</svg>'
+
+
+def top_view(
+    ground: Sequence[np.ndarray], layers: Sequence[tuple[str, Sequence[np.ndarray]]], along: np.ndarray
+) -> str:
+    """Polylines (P, 2) in map: the ground in grey, on it the layers by colour, a dot at the end of each line.
+
+    The layers fill the picture; the direction along (2,) points to the right.
+    """
+    turn = np.array([along, [-along[1], along[0]]]).T / max(float(np.linalg.norm(along)), 1e-9)
+    shown = np.concatenate([line for _, lines in layers for line in lines]) @ turn
+    low, high = shown.min(0) - 5.0, shown.max(0) + 5.0
+    scale = WIDTH / (high[0] - low[0])
+    height = min(max(scale * (high[1] - low[1]), 120.0), 600.0)
+    scale = min(scale, height / (high[1] - low[1]))
+
+    def polyline(line: np.ndarray, colour: str, dot: bool) -> str:
+        x, y = (((line @ turn) - (low + high) / 2) * [scale, -scale] + [LEFT + WIDTH / 2, height / 2]).T
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+        end = f'<circle cx="{x[-1]:.1f}" cy="{y[-1]:.1f}" r="3" fill="{colour}"/>' if dot else ""
+        return f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>{end}'
+
+    parts = [polyline(line, "#c3cad6", False) for line in ground]
+    parts += [polyline(line, colour, True) for colour, lines in layers for line in lines]
+    parts.append(f'<path d="M{LEFT} {height - 8:.0f}h{10 * scale:.1f}" stroke="#1b2130"/>')
+    parts.append(f'<text x="{LEFT}" y="{height - 14:.0f}">10 m</text>')
+    return f'<svg viewBox="0 0 {_TOTAL} {height:.0f}">{"".join(parts)}</svg>'
+
+
 def legend(entries: dict[str, str]) -> str:
     """Label -> colour."""
     items = "".join(f'<i style="background:{colour}"></i>{escape(label)}' for label, colour in entries.items())

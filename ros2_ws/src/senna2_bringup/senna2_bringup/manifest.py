@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from senna2_core.node_config import Mode
 from senna2_sim.rig import load_rig
 
 CONFIG = Path(__file__).parent / "config"
@@ -130,3 +131,51 @@ def stack(models: Path, device: str = "auto", mode: str = "realtime") -> tuple[P
 def on_real_time(process: Process) -> Process:
     """The same process without simulated time, for use on a vehicle."""
     return replace(process, parameter_files=())
+
+
+def replay(
+    *,
+    bag: Path,
+    cameras: tuple[str, ...],
+    heard: Path,
+    models: Path = Path("models/small-s1"),
+    device: str = "auto",
+    mode: Mode = "lockstep",
+    player: bool = True,
+    rate: float = 1.0,
+    step_timeout_s: float = 5.0,
+    nodes: tuple[Process, ...] | None = None,
+    scorer_parameters: dict[str, Any] | None = None,
+) -> tuple[Process, ...]:
+    """The graph of one replay: the learned stack, a scorer, and the player unless somebody else plays.
+
+    Args:
+        cameras: that perception looks at.
+        heard: file that the scorer writes.
+        mode: of player and nodes.
+        nodes: the stack; None: the one of `models`.
+        scorer_parameters: more of them.
+    """
+    nodes = stack(models, device, mode) if nodes is None else nodes
+    names = [process.name for process in nodes]
+    known = {"bag": str(bag), "cameras": list(cameras), "mode": mode}
+    scorer = Process(
+        name="scorer",
+        package="senna2_bringup",
+        executable="scorer",
+        module="senna2_bringup.scorer",
+        parameters=known
+        | {"out": str(heard), "nodes": names, "external": not player, "tail_s": step_timeout_s}
+        | (scorer_parameters or {}),
+        may_finish=True,
+        is_recorder=True,
+    )
+    playing = Process(
+        name="player",
+        package="senna2_bringup",
+        executable="bag_player",
+        module="senna2_bringup.bag_player",
+        parameters=known
+        | {"rate": float(rate), "wait_for_nodes": [*names, "scorer"], "step_timeout_s": float(step_timeout_s)},
+    )
+    return (scorer, *((playing,) if player else ()), *nodes)

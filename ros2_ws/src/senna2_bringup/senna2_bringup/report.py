@@ -156,7 +156,11 @@ def _times(drive: Drive) -> str:
         f'<div style="width:{min(100 * mean / max(p95, 1e-9), 100):.1f}%"></div></div></td></tr>'
         for node, what, count, mean, p95 in rows
     )
-    return f'<table class="times"><tr>{head}</tr>{body}</table>'
+    key = '<i style="background:#4a7dd6"></i>mean <i style="background:#dfe5f0"></i>95th percentile'
+    return (
+        f'<section><h2>Where the time goes</h2><p class="legend">wall time per call &nbsp; {key}</p>'
+        f'<table class="times"><tr>{head}</tr>{body}</table></section>'
+    )
 
 
 def _figures(result: dict[str, Any]) -> str:

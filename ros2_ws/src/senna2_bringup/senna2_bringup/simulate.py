@@ -7,29 +7,21 @@ Exit codes: 0 the clip was driven to its end (a collision is a result, not an er
 130 Ctrl-C; else the code of the node that died, or 1 for one that hung.
 """
 
-import os
-import signal
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from senna2_bringup.domain import Domain
 from senna2_bringup.evaluate import evaluate
-from senna2_bringup.manifest import COMPUTING, STACK, Driver, simulation
-from senna2_bringup.monitor import Monitor, Screen
-from senna2_bringup.supervisor import Culprit, Supervisor
+from senna2_bringup.graph import BadInput, check_device, check_models, new_folder, run_graph
+from senna2_bringup.manifest import Driver, simulation
+from senna2_bringup.monitor import Monitor
+from senna2_bringup.supervisor import Culprit
 from senna2_sim.scene_file import SceneFile, SceneOptions, read_scene, write_scene
 
 START_TIMEOUT_S = 90.0  # until the first step; the simulator itself says earlier who is late
-LOADING_TIMEOUT_S = 30.0  # instead of hang_timeout_s before the second step and after the end of the clip
-LOOK_PERIOD_S = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,15 +59,11 @@ class Args:
     """A node that says nothing for this long while driving has hung; give more to very large models."""
 
 
-class BadInput(Exception):
-    """Nothing was started; exit code 2."""
-
-
 def main(args: Args) -> int:
     """The exit code for `sys.exit`."""
     try:
         args, scene = _checked(args)
-        run = _new_folder(args.out)
+        run = new_folder(args.out)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -106,20 +94,9 @@ def _checked(args: Args) -> tuple[Args, SceneFile | None]:
     except (ValueError, OSError) as error:
         raise BadInput(str(error)) from None
     if args.driver == "senna2":
-        for module in STACK:
-            if not (args.models / module / "config.json").is_file():
-                raise BadInput(
-                    f"{args.models / module}: no checkpoint there (config.json is missing); train it with "
-                    "`make train`, name another folder with --models, or drive with --driver expert"
-                )
+        check_models(args.models, ", or drive with --driver expert")
     args = _with_cameras(args)
-    if args.device == "cuda":
-        from senna2_core.device import pick_device
-
-        try:
-            pick_device("cuda")
-        except ValueError as error:
-            raise BadInput(str(error)) from None
+    check_device(args.device)
     return args, scene
 
 
@@ -173,63 +150,6 @@ def _absolute(name_or_path: str) -> str:
     return str(Path(name_or_path).resolve()) if name_or_path.endswith(".json") else name_or_path
 
 
-def _new_folder(out: Path | None) -> Path:
-    """Create the run's folder; runs/latest points to the newest run in the same place."""
-    for attempt in range(100):
-        suffix = f"-{attempt}" if attempt else ""
-        run = out or Path("runs") / (datetime.now().strftime("%Y%m%d-%H%M%S") + suffix)
-        try:
-            run.mkdir(parents=True)
-            break
-        except FileExistsError:
-            if out is not None:
-                raise BadInput(f"{out}: exists already; a run is never overwritten: name another folder") from None
-        except OSError as error:
-            raise BadInput(f"{run}: cannot be created ({error.strerror})") from None
-    latest = run.parent / "latest"
-    temporary = run.parent / f".latest.{os.getpid()}"
-    try:
-        temporary.symlink_to(run.name)
-        temporary.replace(latest)
-    except OSError:
-        temporary.unlink(missing_ok=True)  # a real folder of that name: leave it
-    return run
-
-
-@contextmanager
-def _environment(domain: int, run: Path) -> Iterator[None]:
-    """For us and all nodes, while the graph runs: its own DDS domain on this machine, logs in the run's folder."""
-    before = os.environ.copy()
-    ours = {
-        "ROS_DOMAIN_ID": str(domain),
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": before.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"),
-        "ROS_LOG_DIR": str((run / "ros_log").resolve()),
-        "FASTDDS_DEFAULT_PROFILES_FILE": COMPUTING["FASTDDS_DEFAULT_PROFILES_FILE"],
-        "RCUTILS_CONSOLE_OUTPUT_FORMAT": "{severity}: {message}",
-        "RCUTILS_COLORIZED_OUTPUT": "0",
-        "PYTHONUNBUFFERED": "1",
-    }
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-@contextmanager
-def _noted_signals() -> Iterator[list[int]]:
-    """Requests to stop are collected in a list for as long as nodes run."""
-    received: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(signum, lambda number, _: received.append(number)) for signum in signals]
-    try:
-        yield received
-    finally:
-        for signum, handler in zip(signals, before, strict=True):
-            signal.signal(signum, handler)
-
-
 def _drive(args: Args, run: Path) -> Culprit:
     """Run the graph until it ends, for whatever reason; everything is stopped when this returns."""
     assert args.clip is not None and args.seed is not None
@@ -246,59 +166,16 @@ def _drive(args: Args, run: Path) -> Culprit:
         bag=run / "bag",
         duration_s=args.duration_s,
     )
-    domain, screen = Domain(), Screen()
     subject = f"{args.clip}-{args.seed:04d}" if args.scene is None else f"scene {args.clip}"
-    screen.say(f"{subject}  driver {args.driver}  {args.mode}  ROS_DOMAIN_ID {domain.id}  {run}/")
-    ending: list[Culprit] = []
-    with (run / "log.txt").open("w") as log, _environment(domain.id, run), _noted_signals() as stopped_by:
-
-        def on_line(name: str, text: str) -> None:
-            log.write(f"[{name}] {text}\n")
-            log.flush()
-            if not ending:  # what nodes say while they are stopped is for the log
-                screen.say(f"[{name}] {text}")
-
-        try:
-            with Supervisor(processes, on_line) as supervisor:
-                monitor = Monitor()
-                try:
-                    hung = _watch(args, supervisor, monitor, screen, stopped_by, ending)
-                    supervisor.stop(hung)
-                    return ending[0]
-                finally:
-                    monitor.close()
-        finally:
-            screen.done()
-            domain.release()
-
-
-def _watch(
-    args: Args,
-    supervisor: Supervisor,
-    monitor: Monitor,
-    screen: Screen,
-    stopped_by: list[int],
-    ending: list[Culprit],
-) -> str | None:
-    """Until the graph has to be stopped: why goes into `ending`; returns the name of a node that hangs."""
-    started_s = time.monotonic()
-    while True:
-        monitor.spin(LOOK_PERIOD_S)
-        culprit = supervisor.poll()
-        if culprit is None and stopped_by:
-            culprit = Culprit(name="user", code=128 + stopped_by[0], reason=signal.Signals(stopped_by[0]).name)
-        hung = None
-        if culprit is None:
-            pids = {name: supervisor.pid(name) for name in supervisor.children}
-            hung = monitor.hung(pids, args.hang_timeout_s if monitor.driving else LOADING_TIMEOUT_S)
-            if hung is not None:
-                culprit = Culprit(name=hung, code=1, reason=f"{hung} hangs: it does not answer")
-            elif not monitor.facts and time.monotonic() - started_s > START_TIMEOUT_S:
-                culprit = Culprit(name="sim", code=1, reason=f"the drive did not begin within {START_TIMEOUT_S:.0f} s")
-        if culprit is not None:
-            ending.append(culprit)
-            return hung
-        screen.progress(monitor.line())
+    return run_graph(
+        processes,
+        run,
+        headline=f"{subject}  driver {args.driver}  {args.mode}",
+        monitor=Monitor,
+        hang_timeout_s=args.hang_timeout_s,
+        starter="sim",
+        start_timeout_s=START_TIMEOUT_S,
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""ros2 launch is not on PyPI: the launch file is checked against a stand-in of launch and launch_ros."""
+"""ros2 launch is not on PyPI: the launch files are checked against a stand-in of launch and launch_ros."""
 
 import importlib.util
 import sys
@@ -7,14 +7,16 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from senna2_bringup.manifest import simulation
+from senna2_bringup.manifest import replay, simulation
 
-LAUNCH_FILE = Path(__file__).parents[1] / "launch" / "simulation.launch.py"
+HERE = Path(__file__).parent
+BAG, MODELS = HERE / "data" / "follow_stop-0900", HERE.parents[3] / "models" / "small-s1"
+CAMERAS = ("front", "left", "right", "rear")
 
 
 @pytest.fixture
-def launch_file(monkeypatch):
-    """The launch file with its imports replaced by recorders of their arguments."""
+def load(monkeypatch):
+    """load(NAME): a launch file with its imports replaced by recorders of their arguments."""
 
     def record(kind):
         return lambda *args, **kwargs: SimpleNamespace(kind=kind, args=args, **kwargs)
@@ -35,19 +37,42 @@ def launch_file(monkeypatch):
     sys.modules["launch.substitutions"].LaunchConfiguration = lambda name: SimpleNamespace(
         perform=lambda context: context[name]
     )
-    spec = importlib.util.spec_from_file_location("simulation_launch", LAUNCH_FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+
+    def load_file(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(f"{name}_launch", HERE.parent / "launch" / f"{name}.launch.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load_file
 
 
-def test_launch_starts_exactly_the_manifest(launch_file, tmp_path):
+def test_launch_starts_exactly_the_manifest(load, tmp_path):
+    bag = tmp_path / "r" / "bag"
+    assert_starts(load("simulation"), {"bag": str(bag)}, simulation(clip="follow_stop", seed=1000, bag=bag))
+
+
+@pytest.mark.parametrize(("player", "mode"), [("true", "lockstep"), ("false", "realtime")])
+def test_launch_of_a_replay_starts_its_manifest(load, tmp_path, player, mode):
+    wanted = replay(
+        bag=BAG,
+        cameras=CAMERAS,
+        heard=tmp_path / "r" / "heard.jsonl",
+        models=MODELS,
+        mode=mode,
+        player=player == "true",
+        scorer_parameters={"report_of": str(MODELS), "label": "auto"},
+    )
+    assert ("player" in [process.name for process in wanted]) == (player == "true")
+    given = {"bag": str(BAG), "models": str(MODELS), "out": str(tmp_path / "r"), "player": player}
+    assert_starts(load("replay"), given, wanted)
+
+
+def assert_starts(launch_file, options, wanted) -> None:
     description = launch_file.generate_launch_description()
     *arguments, function = description.args[0]
-    given = {argument.args[0]: argument.default_value for argument in arguments} | {"bag": str(tmp_path / "r" / "bag")}
-    actions = function.function(given)
+    actions = function.function({argument.args[0]: argument.default_value for argument in arguments} | options)
     nodes = {action.name: action for action in actions if action.kind == "Node"}
-    wanted = simulation(clip="follow_stop", seed=1000, bag=tmp_path / "r" / "bag")
     assert sorted(nodes) == sorted(process.name for process in wanted)
     for process in wanted:
         node = nodes[process.name]
