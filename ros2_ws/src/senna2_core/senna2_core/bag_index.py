@@ -252,12 +252,12 @@ def _open_chunk(view: memoryview, position: int, end: int, scan: _Scan, file: Pa
         uncompressed_size, crc, compression, start, size = _chunk_header(body)
     except struct.error:
         return False
-    whole = start + size <= len(body)
+    whole = start + size == len(body)
     if not compression:
         if whole and checksums and crc and crc32(body[start : start + size]) != crc:
             raise ValueError(f"{file}: no readable bag (checksum at byte {position} is wrong); copy it again")
         last = position + 9 + start + size
-        whole = _walk(view, position + 9 + start, min(last, end), scan, file, checksums) == last
+        whole &= _walk(view, position + 9 + start, min(last, end), scan, file, checksums) == last
     elif whole:
         try:
             opened = memoryview(decompress(bytes(body[start : start + size]), compression, uncompressed_size, crc))
