@@ -1,6 +1,7 @@
 """Images and calibrations."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -31,23 +32,32 @@ def check_cameras(bag: Bag, rig: Rig | None, samples: int) -> Iterator[Finding]:
             info = bag.infos.get(name)
             size = yield from _images(bag, frames, samples)
             yield from _calibration(name, frames, info if info is not None and len(info) else None, size)
-    for camera in rig.cameras if rig else ():
-        topic = f"/camera/{camera.name}/camera_info"
+    if rig is not None:
+        yield from _against(bag, rig)
+
+
+def _against(bag: Bag, rig: Rig) -> Iterator[Finding]:
+    for camera in rig.cameras:
+        topic, info = f"/camera/{camera.name}/camera_info", bag.infos.get(camera.name)
         if camera.name not in bag.cameras:
-            yield error(
-                "rig", topic, "no such camera", f"{camera} of rig {rig and rig.name}", "name the rig with --rig"
-            )
-        elif info := bag.infos.get(camera.name):
-            message = info[0]
-            k = np.array(message.k).reshape(3, 3)
-            same = (message.width, message.height) == (camera.width, camera.height)
+            yield error("rig", topic, "no such camera", f"{camera} of rig {rig.name}", "name the rig with --rig")
+        elif info is not None and len(info):
+            width, height, k = _calibrated(info[0])
+            same = (width, height) == (camera.width, camera.height)
             if not same or np.abs(k - camera.intrinsics).max() > 0.02 * camera.width:
                 yield error(
-                    "rig", topic, f"{message.width}x{message.height}, fx {k[0, 0]:.1f}, cx {k[0, 2]:.1f}, cy {k[1, 2]:.1f}",
-                    f"{camera.width}x{camera.height}, fx {camera.intrinsics[0, 0]:.1f}, cx {camera.intrinsics[0, 2]:.1f}, "
-                    f"cy {camera.intrinsics[1, 2]:.1f} of rig {rig and rig.name}",
+                    "rig", topic, _described(width, height, k),
+                    f"{_described(camera.width, camera.height, camera.intrinsics)} of rig {rig.name}",
                     "write a rig for these cameras (docs/rigs.md) and give it with --rig, here and in training",
                 )  # fmt: skip
+
+
+def _calibrated(message: Any) -> tuple[int, int, np.ndarray]:
+    return int(message.width), int(message.height), np.array(message.k, dtype=np.float64).reshape(3, 3)
+
+
+def _described(width: int, height: int, k: np.ndarray) -> str:
+    return f"{width}x{height}, fx {k[0, 0]:.1f}, fy {k[1, 1]:.1f}, cx {k[0, 2]:.1f}, cy {k[1, 2]:.1f}"
 
 
 def _images(bag: Bag, frames: Series, samples: int):  # type: ignore[no-untyped-def]  # yields findings, returns the size
@@ -95,7 +105,8 @@ def _frozen(bag: Bag, frames: Series, samples: int) -> Iterator[Finding]:
     same = sum(frames[at].data.tobytes() == frames[at - 1].data.tobytes() for at in chosen)
     if same > 0.1 * len(chosen):
         yield error(
-            "images", frames.topic, f"{same} of {len(chosen)} images equal the one before while the car moves", "new ones",
+            "images", frames.topic, f"{same} of {len(chosen)} images equal the one before while the car moves",
+            "new ones",
             "the camera or its driver hangs, or it is slower than its messages",
         )  # fmt: skip
 
@@ -104,7 +115,8 @@ def _calibration(name: str, frames: Series, info: Series | None, size: tuple[int
     topic, frame = f"/camera/{name}/camera_info", frames[0].header.frame_id
     if frame in NOT_OPTICAL:
         yield error(
-            "optical frame", frames.topic, f'frame "{frame}"', "the camera's optical frame (x right, y down, z forward)",
+            "optical frame", frames.topic, f'frame "{frame}"',
+            "the camera's optical frame (x right, y down, z forward)",
             "set header.frame_id to the optical frame of that camera",
         )  # fmt: skip
     elif frame.endswith("_link"):
@@ -119,7 +131,7 @@ def _calibration(name: str, frames: Series, info: Series | None, size: tuple[int
         )  # fmt: skip
         return
     message = info[0]
-    k, width, height = np.array(message.k).reshape(3, 3), int(message.width), int(message.height)
+    width, height, k = _calibrated(message)
     if message.header.frame_id != frame:
         yield warning(
             "frame names",
@@ -156,7 +168,8 @@ def _calibration(name: str, frames: Series, info: Series | None, size: tuple[int
             yield error("calibration", topic, found, wanted, "is K of another resolution, or transposed?")
     if any(np.abs(np.array(message.d)) > 1e-6):
         yield warning(
-            "distortion", topic, f"coefficients {np.round(message.d, 3).tolist()}", "none: the networks expect a pinhole camera",
+            "distortion", topic, f"coefficients {np.round(message.d, 3).tolist()}",
+            "none: the networks expect a pinhole camera",
             "undistort the images when converting",
         )  # fmt: skip
     if not np.allclose(np.array(info[len(info) - 1].k), message.k):

@@ -43,8 +43,10 @@ def check_motion(bag: Bag) -> Iterator[Finding]:
     yield from upright
     if len(motion.poses) > ENOUGH and not upright:
         yield from _jumps(motion)
-        yield from _axes_and_units(motion)
-        yield from _turning(motion)
+        findings = list(_axes_and_units(motion))
+        yield from findings
+        if not any(finding.check == "heading" for finding in findings):
+            yield from _turning(motion)
 
 
 def _upright(motion: Motion) -> Iterator[Finding]:
@@ -105,7 +107,8 @@ def _axes_and_units(motion: Motion) -> Iterator[Finding]:
         )  # fmt: skip
     elif abs(ratio - 1) > 0.15:
         yield warning(
-            "speed", ODOMETRY, f"twist is {ratio:.2f} times the speed of the poses", "equal ones", "calibrate one of them"
+            "speed", ODOMETRY, f"twist is {ratio:.2f} times the speed of the poses", "equal ones",
+            "calibrate one of them",
         )  # fmt: skip
     off = wrap_angle(np.arctan2(driven[:, 1], driven[:, 0]) - heading)
     fast = speed > MOVING_MPS
@@ -164,7 +167,8 @@ def _turning(motion: Motion) -> Iterator[Finding]:
         yield warning("turn rate", ODOMETRY, "0 while the poses turn", "twist.angular.z in rad/s", "fill it")
     elif ratio < 0:
         yield error(
-            "turn rate", ODOMETRY, "positive where the poses turn right", "positive to the left", f"change its sign; {REP}"
+            "turn rate", ODOMETRY, "positive where the poses turn right", "positive to the left",
+            f"change its sign; {REP}",
         )  # fmt: skip
     elif not 0.6 < ratio < 1.6:
         yield warning("turn rate", ODOMETRY, f"{ratio:.2f} times that of the poses", "equal ones", "calibrate it")

@@ -12,7 +12,19 @@ from senna2_core.objects import EGO, MapElements, MapKind, Objects
 from senna2_core.polyline import Polyline
 from training.data import DT_S, MAP, PLAN, STEPS
 from training.doctor.bag import (
-    DIVIDE, ENOUGH, MOVING_MPS, NAVIGATION, TRUTH, TURNS, Bag, Finding, columns, error, explain, unit_of, warning,
+    DIVIDE,
+    ENOUGH,
+    MOVING_MPS,
+    NAVIGATION,
+    TRUTH,
+    TURNS,
+    Bag,
+    Finding,
+    columns,
+    error,
+    explain,
+    unit_of,
+    warning,
 )  # fmt: skip
 
 FULL_TURN = 2 * np.pi + 0.1
@@ -130,8 +142,8 @@ def _agents(bag: Bag, stamps: np.ndarray, seen: list[Objects]) -> Iterator[Findi
             why = "they are in base_link instead of map"
         serious = not why.startswith("half")
         yield (error if serious else warning)(
-            "agents", TRUTH, f"velocities do not fit the boxes' motion: {why}", "boxes and velocities over ground in map, m/s",
-            "transform or convert them where the bag is made",
+            "agents", TRUTH, f"velocities do not fit the boxes' motion: {why}",
+            "boxes and velocities over ground in map, m/s", "transform or convert them where the bag is made",
         )  # fmt: skip
         return
     fast = np.hypot(*said.T) > 2 * MOVING_MPS
@@ -146,20 +158,16 @@ def _agents(bag: Bag, stamps: np.ndarray, seen: list[Objects]) -> Iterator[Findi
 def _tracks(
     stamps: np.ndarray, seen: list[Objects], ego: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The same agents in two messages after another: then (x, y, yaw, s until now), now (x, y, yaw), velocity, ego poses."""
+    """An agent in two messages after another: then (x, y, yaw, s until now), now (x, y, yaw), velocity, ego's poses."""
     rows = []
     for at in range(1, len(seen)):
+        before, after = seen[at - 1], seen[at]
         period = (stamps[at] - stamps[at - 1]) * 1e-9
-        before = {int(key): row for row, key in enumerate(seen[at - 1].ids) if key >= 0}
-        for row, key in enumerate(seen[at].ids):
-            if 0 < period < 0.6 and int(key) in before:
-                was, velocity = (
-                    before[int(key)],
-                    (seen[at].velocities[row] + seen[at - 1].velocities[before[int(key)]]) / 2,
-                )
-                rows.append(
-                    [*seen[at - 1].boxes[was, :3], period, *seen[at].boxes[row, :3], *velocity, *ego[at - 1], *ego[at]]
-                )
+        known = {int(key): row for row, key in enumerate(before.ids) if key >= 0}
+        for row, key in enumerate(after.ids):
+            if 0 < period < 0.6 and (was := known.get(int(key))) is not None:
+                velocity = (before.velocities[was] + after.velocities[row]) / 2
+                rows.append([*before.boxes[was, :3], period, *after.boxes[row, :3], *velocity, *ego[at - 1], *ego[at]])
     table = np.array(rows, dtype=np.float64).reshape(-1, 15)
     return table[:, :4], table[:, 4:7], table[:, 7:9], np.stack([table[:, 9:12], table[:, 12:15]])
 
@@ -178,7 +186,8 @@ def _navigation(bag: Bag, route: Polyline | None) -> Iterator[Finding]:
         return
     if limits.max() > FASTEST_LIMIT_MPS or limits.min() <= 0:
         yield error(
-            "speed unit", NAVIGATION, f"speed limits from {limits.min():.0f} to {limits.max():.0f}: km/h?", "m/s, above 0", DIVIDE
+            "speed unit", NAVIGATION, f"speed limits from {limits.min():.0f} to {limits.max():.0f}: km/h?",
+            "m/s, above 0", DIVIDE,
         )  # fmt: skip
     if route is None:
         return
@@ -190,16 +199,13 @@ def _navigation(bag: Bag, route: Polyline | None) -> Iterator[Finding]:
     away = _distance(route, points_from_frame(targets, poses))
     if away <= ON_ROUTE_M and float(np.median(targets[:, 0])) > -ON_ROUTE_M:
         return
-    hint = "another frame?"
-    if _distance(route, targets) < ON_ROUTE_M:
-        hint = "they are in map?"
-    else:
-        fits = {why: _distance(route, points_from_frame(targets @ turn.T, poses)) for why, turn in TURNS.items()}
-        best = min(fits, key=lambda why: fits[why])
-        hint = f"{best}?" if fits[best] < ON_ROUTE_M / 2 else hint
+    fits = {why: _distance(route, points_from_frame(targets @ turn.T, poses)) for why, turn in TURNS.items()}
+    fits["they are in map"] = _distance(route, targets)
+    best = min(fits, key=lambda why: fits[why])
+    hint = f"{best}?" if fits[best] < ON_ROUTE_M / 2 else "another frame?"
     yield error(
-        "navigation", NAVIGATION, f"target points lie {away:.0f} m off the route: {hint}", "route points ahead in base_link",
-        "transform them with the pose at their stamp",
+        "navigation", NAVIGATION, f"target points lie {away:.0f} m off the route: {hint}",
+        "route points ahead in base_link", "transform them with the pose at their stamp",
     )  # fmt: skip
 
 
@@ -210,7 +216,8 @@ def _plan(bag: Bag) -> Iterator[Finding]:
     shapes = {(len(m.x_m), round(float(m.dt_s), 3)) for m in messages}
     if shapes != {(STEPS, DT_S)}:
         yield error(
-            "plan", PLAN, f"(points, dt) are {sorted(shapes)}", f"{STEPS} points, {DT_S} s apart", "resample them", concerns
+            "plan", PLAN, f"(points, dt) are {sorted(shapes)}", f"{STEPS} points, {DT_S} s apart",
+            "resample them", concerns,
         )  # fmt: skip
         return
     plans = np.stack([read_trajectory(m) for m in messages]).astype(np.float64)
