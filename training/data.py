@@ -1,18 +1,19 @@
-"""Bags -> drives -> samples. A drive is one recorded bag in memory; images stay JPEG until they are asked for.
+"""Bags -> drives -> samples. A drive is one recorded bag; its images stay in the file until they are asked for.
 
 Frames: agents and map of a drive are in map, samples are in base_link. T steps of a drive, 0.1 s apart.
 """
 
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from senna2_core.bags import bag_topics, read_bag
+from senna2_core.bag_index import Series, index_bag, read_together
 from senna2_core.geometry import to_frame
 from senna2_core.kinematics import kinematic_mapping
 from senna2_core.messages import (
@@ -28,7 +29,8 @@ from senna2_core.objects import EgoState, MapElements, Navigation
 
 STEPS, DT_S = 40, 0.1
 VALIDATION_SEEDS, EVALUATION_SEEDS = range(900, 920), 1000  # training uses the seeds below; 1000 on is never looked at
-TOPICS = ("/ego/odometry", "/ego/navigation", "/sim/ground_truth", "/sim/map", "/planner/trajectory")
+STEPWISE = ("/ego/odometry", "/ego/navigation", "/sim/ground_truth")
+MAP, PLAN, CAMERA = "/sim/map", "/planner/trajectory", r"/camera/(\w+)/compressed"
 Target = Literal["plan", "odometry"]
 
 
@@ -53,22 +55,26 @@ def find_bags(folder: str | Path, split: Literal["training", "validation"]) -> l
 
 @dataclass
 class Drive:
-    """One bag: everything that was there at each of T steps."""
+    """One bag: everything that was there at each of T steps. It can be pickled: other processes open the file anew."""
 
     name: str
     ego: list[EgoState]
     navigation: list[Navigation]
     truth: list[GroundTruth]
-    plan: np.ndarray  # (T, 40, 3) what the expert planned, base_link
+    plan: np.ndarray  # (T, 40, 3) what the expert planned, base_link; NaN where nobody planned
     map: MapElements  # in map
-    frames: dict[str, list[Any]]  # camera -> T compressed images
+    frames: dict[str, Series]  # camera -> T compressed images, each read from the bag when it is asked for
 
     def __len__(self) -> int:
         return len(self.ego)
 
     def image(self, camera: str, step: int) -> np.ndarray:
-        """(H, W, 3) uint8 RGB."""
-        return read_image(self.frames[camera][step])
+        """(H, W, 3) uint8 RGB. ValueError: the image does not decode."""
+        message = self.frames[camera][step]
+        try:
+            return read_image(message)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: camera {camera}, step {step}: {error}; see training.doctor") from error
 
     def images(self, step: int) -> dict[str, np.ndarray]:
         """All cameras."""
@@ -108,23 +114,23 @@ class Drive:
 
 
 def load_drive(path: str | Path) -> Drive:
-    """Read a bag. Steps that lack a message of any topic (the cut end of a bag) are dropped.
+    """Read a bag but for its images. Messages with the same stamp make a step; incomplete steps are left out.
 
     Raises:
         ValueError: no readable bag, a topic is missing, or no step is complete.
     """
     path = Path(path)
-    cameras = [m[1] for topic in bag_topics(path) if (m := re.fullmatch(r"/camera/(\w+)/compressed", topic))]
-    topics = {f"/camera/{name}/compressed": name for name in cameras}
-    streams: dict[str, dict[int, Any]] = {topic: {} for topic in (*TOPICS, *topics)}
-    for topic, stamp_ns, msg in read_bag(path, streams):
-        streams[topic][stamp_ns] = msg
-    elements = streams.pop("/sim/map")
-    complete = sorted(set.intersection(*(set(stream) for stream in streams.values())))
-    if not complete or not elements or not cameras:
-        counts = {topic: len(stream) for topic, stream in streams.items()}
-        raise ValueError(f"{path}: no step with all of {counts} and a map; was this recorded with `make bags`?")
-    odometry, navigation, truth, plan = ([streams[t][s] for s in complete] for t in TOPICS if t != "/sim/map")
+    index = index_bag(path)
+    cameras = {m[1]: index[topic] for topic in index.topics if (m := re.fullmatch(CAMERA, topic))}
+    planned = (PLAN,) if PLAN in index.topics else ()
+    series = [index[topic] for topic in (*STEPWISE, *planned)]
+    rows = [dict(zip(one.stamps_ns.tolist(), range(len(one)), strict=True)) for one in (*series, *cameras.values())]
+    complete = sorted(set.intersection(*map(set, rows)))
+    if not complete or not cameras or not len(index[MAP]):
+        counts = {topic: len(one) for topic, one in index.topics.items()}
+        raise ValueError(f"{path}: no step with all of {counts} and a map; see `python -m training.doctor {path}`")
+    steps = [one.pick([row[stamp] for stamp in complete]) for one, row in zip(series, rows, strict=False)]
+    odometry, navigation, truth, *plan, elements = read_together([*steps, index[MAP][:1]])
     ego: list[EgoState] = []
     for msg in odometry:
         ego.append(read_odometry(msg, ego[-1] if ego else None))
@@ -133,17 +139,45 @@ def load_drive(path: str | Path) -> Drive:
         ego=ego,
         navigation=[read_navigation(msg) for msg in navigation],
         truth=[read_ground_truth(msg) for msg in truth],
-        plan=np.stack([read_trajectory(msg) for msg in plan]),
-        map=read_map(next(iter(elements.values()))),
-        frames={name: [streams[topic][s] for s in complete] for topic, name in topics.items()},
+        plan=np.stack([read_trajectory(msg) for msg in plan[0]]) if plan else _nobody_planned(len(complete)),
+        map=read_map(elements[0]),
+        frames={
+            name: one.pick([row[stamp] for stamp in complete])
+            for (name, one), row in zip(cameras.items(), rows[len(series) :], strict=True)
+        },
     )
 
 
-def load_drives(paths: Sequence[Path], description: str) -> list[Drive]:
-    """All bags, with a progress bar."""
+def _nobody_planned(steps: int) -> np.ndarray:
+    return np.full((steps, STEPS, 3), np.nan, dtype=np.float32)
+
+
+def load_drives(paths: Sequence[Path], description: str, skip_bad: bool = False) -> list[Drive]:
+    """All bags, with a progress bar.
+
+    Args:
+        paths: bag folders.
+        description: of the progress bar.
+        skip_bad: leave out bags that cannot be read, and say which and why; by default the first one is an error.
+    Raises:
+        ValueError: a bag cannot be read and skip_bad is off, or no bag can.
+    """
     from tqdm import tqdm
 
-    return [load_drive(path) for path in tqdm(paths, desc=description, unit="bag", mininterval=1.0)]
+    drives, skipped = [], []
+    for path in tqdm(paths, desc=description, unit="bag", mininterval=1.0):
+        try:
+            drives.append(load_drive(path))
+        except (ValueError, OSError) as error:
+            if not skip_bad:
+                raise
+            skipped.append(f"{error}")
+    if skipped:
+        reasons = "".join(f"\n  {reason}" for reason in skipped)
+        print(f"{description}: skipped {len(skipped)} of {len(paths)} bags:{reasons}", file=sys.stderr)
+        if not drives:
+            raise ValueError(f"{description}: none of {len(paths)} bags can be read:{reasons}")
+    return drives
 
 
 def clip_polylines(
@@ -189,7 +223,10 @@ def sequence_starts(drives: Sequence[Drive], span: int, kind: Target) -> np.ndar
         last = int(np.flatnonzero(known).max(initial=-1))  # targets are missing at the end only
         starts += [(index, step) for step in range(last + 2 - span)]
     if not starts:
-        raise ValueError(f"bags: none of {len(drives)} drives is {span} steps long; record longer clips")
+        raise ValueError(
+            f"bags: none of {len(drives)} drives has {span} steps with a target of kind {kind}; record longer "
+            "clips, or take the target odometry where nobody planned"
+        )
     return np.array(starts)
 
 
@@ -199,3 +236,11 @@ def shuffled(count: int, batch: int, seed: int, step: int) -> np.ndarray:
     epoch, position = divmod(step, per_epoch)
     order = np.random.default_rng([seed, epoch]).permutation(count)
     return np.resize(order[position * batch : (position + 1) * batch], batch)
+
+
+if __name__ == "__main__":
+    import tyro
+
+    from training import loading
+
+    loading.main(tyro.cli(loading.Args))
