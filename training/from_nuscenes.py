@@ -4,6 +4,7 @@ Needs the optional extra `nuscenes` (docs/nuscenes.md). Run it again to go on wh
 per stretch without gaps: nuscenes_0061-0000, -0001, ...; from -0900 on for scenes of the official validation split.
 """
 
+import hashlib
 import json
 import multiprocessing
 import shutil
@@ -26,7 +27,6 @@ from training.nuscenes_map import map_elements, open_map
 from training.nuscenes_scene import Scene, open_devkit, read_scene
 from training.nuscenes_steps import Steps, slip_offset_m, steps_of
 from training.nuscenes_views import rig_views
-from training.record import sha256, versioned
 from training.workers import quiet_threads
 
 CONVERTER_VERSION = 1  # raise it when the same scene would be converted differently: it is then converted again
@@ -68,7 +68,7 @@ class Args:
     def job(self, scene: str) -> dict[str, Any]:
         """What decides the bags of a scene, JSON-ready."""
         knobs = ("version", "map", "tolerance_s", "shortest", "speed_limit_mps")
-        rig = versioned(self.rig) if self.rig else ""
+        rig = f"{self.rig}@{sha256(Path(self.rig))}" if self.rig.endswith(".json") else self.rig
         return {name: getattr(self, name) for name in knobs} | {
             "scene": scene,
             "rig": rig,
@@ -104,7 +104,7 @@ def convert(scene: Scene, steps: Steps, elements: MapElements, args: Args) -> di
         write_stretch(workshop / name, scene, steps, run, elements, pictures, args.speed_limit_mps)
     for folder in sorted(workshop.iterdir()):
         folder.rename(args.out / folder.name)
-        bags[folder.name] = sha256(args.out / folder.name)
+        bags[folder.name] = sha256(args.out / folder.name / f"{folder.name}.mcap")
     offset, slip = np.abs(steps.frame_offset_s), slip_offset_m(steps)
     row = {
         "job": args.job(scene.name),
@@ -128,7 +128,17 @@ def up_to_date(row: dict[str, Any] | None, job: dict[str, Any], out: Path) -> bo
     """Was this scene converted with these settings, and are its bags still what they were?"""
     if row is None or row["job"] != job or "error" in row:
         return False
-    return all((out / n / f"{n}.mcap").exists() and sha256(out / n) == digest for n, digest in row["bags"].items())
+    files = {out / name / f"{name}.mcap": digest for name, digest in row["bags"].items()}
+    return all(file.exists() and sha256(file) == digest for file, digest in files.items())
+
+
+def sha256(file: Path) -> str:
+    """Of a file that may be large."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _prepare(devkit: Any, name: str, args: Args) -> tuple[Scene, Steps, MapElements]:
@@ -199,8 +209,11 @@ def main(args: Args) -> dict[str, Any]:
                 finish(some=True)
             try:
                 prepared = _prepare(devkit, name, args)
-            except ValueError as error:
-                broken(name, error)
+            except (ValueError, LookupError) as error:
+                missing = (
+                    f"its tables lack {error}; unpack them again" if isinstance(error, LookupError) else str(error)
+                )
+                broken(name, ValueError(missing))
                 continue
             running[pool.submit(convert, *prepared, args)] = name
         finish(some=False)

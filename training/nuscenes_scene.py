@@ -86,7 +86,7 @@ def open_devkit(dataroot: Path, version: str) -> Any:
         )
     try:
         return NuScenes(version=version, dataroot=str(dataroot), verbose=False)
-    except (AssertionError, KeyError, ValueError, OSError) as error:  # it says little about broken folders
+    except (AssertionError, LookupError, ValueError, OSError) as error:  # it says little about broken folders
         raise ValueError(f"{dataroot}/{version}: the devkit cannot read it ({error!r}); unpack it again") from error
 
 
