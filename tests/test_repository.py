@@ -35,7 +35,7 @@ def test_everything_imported_is_a_direct_dependency():
             names = [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             imported.update((name.split(".")[0], path.name) for name in names)
-    optional = {"launch", "launch_ros", "gsplat", "ray"}  # of a ROS install, of a GPU, of a cluster
+    optional = {"launch", "launch_ros", "gsplat", "ray", "nuscenes"}  # of a ROS install, a GPU, a cluster, a data set
     outside = set(imported) - set(sys.stdlib_module_names) - OURS - optional
     providers = importlib.metadata.packages_distributions()
     direct = direct_dependencies()

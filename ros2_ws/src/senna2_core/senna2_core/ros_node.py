@@ -44,8 +44,9 @@ def load_config(node: Node, config_type: type[T]) -> T:
         NodeError: a parameter is missing, mistyped or refused by the dataclass.
     """
     values: dict[str, Any] = {}
-    dynamic = ParameterDescriptor(dynamic_typing=True)  # types are checked by from_dict, with better words
     for field in fields(config_type):  # type: ignore[arg-type]
+        said = field.metadata.get("description", "")
+        dynamic = ParameterDescriptor(dynamic_typing=True, description=said)  # from_dict checks types, in better words
         default = list(field.default) if isinstance(field.default, tuple) else field.default
         known = default is not MISSING and default != []  # rclpy knows no type for an empty list
         value = node.declare_parameter(field.name, default if known else None, dynamic).value

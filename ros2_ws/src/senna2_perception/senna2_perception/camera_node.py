@@ -1,66 +1,106 @@
-"""A camera or a film on the graph: frames out, as perception expects them."""
+"""A real camera, a film or a folder of images on the graph: frames out, as perception expects them."""
 
 import sys
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
+from typing import Any
 
-import cv2
+import numpy as np
 from rclpy.node import Node
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from senna2_core.messages import fill_jpeg
+from senna2_core.messages import fill_camera_info, fill_image, fill_jpeg
 from senna2_core.node_config import NodeConfig
 from senna2_core.ros_node import Finished, Health, NodeError, load_config, output_qos, run_node
+from senna2_perception.camera_source import View, grid_stamp_ns, open_source
+from senna2_perception.pinhole import pinhole_matrix, read_calibration, turn
+
+
+def _knob(default: Any, description: str) -> Any:
+    return field(default=default, metadata={"description": description})
 
 
 @dataclass(frozen=True, kw_only=True)
 class CameraNodeConfig(NodeConfig):
     """Run-time knobs."""
 
-    source: str = "0"  # number of a video device, or a film
-    camera: str = "front"  # name in the topics
-    width: int = 320  # px of the published frames
-    height: int = 180
-    rate_hz: float = 10.0
-    loop: bool = False  # start a film again at its end
+    source: str = _knob("0", "number or /dev path of a video device, a film, or a folder of images")
+    camera: str = _knob("front", "name in the topics and frame id")
+    calibration: str = _knob("", "YAML of the lens as camera_calibration writes it; none: frames are only resized")
+    width: int = _knob(320, "px of the published frames")
+    height: int = _knob(180, "px of the published frames")
+    fov_deg: float = _knob(70.0, "horizontal field of view of the published frames")
+    pinhole_px: tuple[float, ...] = _knob((), "fx, fy, cx, cy of the published frames, instead of fov_deg")
+    turned_deg: tuple[float, float, float] = _knob(
+        (0.0, 0.0, 0.0), "how far the camera is mounted left, nose down, right side down of where the rig's looks"
+    )
+    rate_hz: float = _knob(10.0, "frames per second; stamps are whole multiples of the period")
+    loop: bool = _knob(False, "start a film or folder again at its end")
+    raw_images: bool = _knob(False, "publish image_raw instead of compressed")
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.height < 1 or self.rate_hz <= 0:
-            raise ValueError(f"{self}: wanted width, height and rate_hz > 0")
+        if self.width < 1 or self.height < 1 or not 0 < self.rate_hz <= 1000:
+            raise ValueError(f"{self}: wanted width and height > 0, rate_hz up to 1000")
+        if not 1 <= self.fov_deg <= 170 or len(self.pinhole_px) not in (0, 4) or min(self.pinhole_px[:2] or (1,)) <= 0:
+            raise ValueError(f"{self}: wanted fov_deg of 1..170, pinhole_px empty or fx, fy, cx, cy with focals > 0")
+        if any(self.turned_deg) and not self.calibration:
+            raise ValueError("turned_deg needs a calibration: without the lens the picture cannot be turned")
 
 
 class CameraNode(Node):
-    """Publishes the newest frame at a fixed rate; stamps are those of reading."""
+    """Publishes a frame per period, undistorted. A frame that cannot be read is refused, counted and reported."""
 
     def __init__(self) -> None:
         super().__init__("camera")
-        self._config = load_config(self, CameraNodeConfig)
+        self._config = config = load_config(self, CameraNodeConfig)
         self.health = Health(self)
-        source = self._config.source
-        self._video = cv2.VideoCapture(int(source) if source.isdigit() else source)
-        if not self._video.isOpened():
-            raise NodeError(f'source: got "{source}", which does not open; wanted a video device number or a film')
-        self._publisher = self.create_publisher(
-            CompressedImage, f"camera/{self._config.camera}/compressed", output_qos()
-        )
-        self._timer = self.create_timer(1.0 / self._config.rate_hz, self._publish)
+        self._view = _view(config)
+        self._source = open_source(config.source, config.rate_hz, config.loop)
+        if not config.calibration:
+            self.get_logger().warning(f"no calibration: frames are taken for those of a {config.fov_deg:g} deg pinhole")
+        kind, suffix = (Image, "image_raw") if config.raw_images else (CompressedImage, "compressed")
+        self._fill = fill_image if config.raw_images else fill_jpeg
+        self._images = self.create_publisher(kind, f"camera/{config.camera}/{suffix}", output_qos())
+        self._info = self.create_publisher(CameraInfo, f"camera/{config.camera}/camera_info", output_qos())
+        self._period_ns, self._last_ns, self._frames = round(1e9 / config.rate_hz), 0, 0
+        time.sleep((-self.get_clock().now().nanoseconds % self._period_ns) * 1e-9)  # all cameras tick together
+        self._timer = self.create_timer(1.0 / config.rate_hz, self._tick)
 
-    def _publish(self) -> None:
-        found, frame = self._video.read()
-        if not found and self._config.loop:
-            self._video.set(cv2.CAP_PROP_POS_FRAMES, 0)
-            found, frame = self._video.read()
-        if not found:
-            self.get_logger().info(f"{self._config.source}: no more frames")
+    def _tick(self) -> None:
+        try:
+            frame = self._source.read()
+        except ValueError as error:
+            self.health.refuse(f"frame refused: {error}")
+            return
+        if frame is None:
+            if not self._frames:
+                raise NodeError(f"{self._config.source}: no frame of it could be read")
+            self.get_logger().info(f"{self._config.source}: no more frames, {self._frames} were published")
             raise Finished
-        size = (self._config.width, self._config.height)
-        image = cv2.cvtColor(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)
-        stamp_ns = self.get_clock().now().nanoseconds
-        self._publisher.publish(fill_jpeg(CompressedImage(), stamp_ns, self._config.camera, image))
+        with self.health.timing("undistort"):
+            image = self._view.show(frame.image)
+        taken_ns = self.get_clock().now().nanoseconds - round(frame.age_s * 1e9)
+        self._last_ns = stamp = grid_stamp_ns(taken_ns, self._period_ns, self._last_ns)
+        name, view = self._config.camera, self._view
+        self._images.publish(self._fill(self._images.msg_type(), stamp, name, image))
+        self._info.publish(fill_camera_info(CameraInfo(), stamp, name, view.width, view.height, view.intrinsics))
         self.health.count("frames")
+        self.health.values["unseen"] = f"{view.unseen:.3f}"
+        self._frames += 1
 
     def close(self) -> None:
         """Release the device."""
-        self._video.release()
+        if hasattr(self, "_source"):
+            self._source.close()
+
+
+def _view(config: CameraNodeConfig) -> View:
+    intrinsics = pinhole_matrix(config.width, config.height, config.fov_deg)
+    if config.pinhole_px:
+        fx, fy, cx, cy = config.pinhole_px
+        intrinsics = np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+    lens = read_calibration(config.calibration) if config.calibration else None
+    return View(intrinsics, config.width, config.height, lens, turn(*config.turned_deg).T)
 
 
 def main() -> int:
