@@ -24,11 +24,12 @@ def folder_sha256(folder: Path) -> str:
         raise ValueError(f"{folder}: no weights (*.safetensors); name a folder of checkpoints, or run `make train`")
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.name.encode() + b"\0" + _file_sha256(file))
+        digest.update(file.name.encode() + b"\0" + file_sha256(file))
     return digest.hexdigest()
 
 
-def _file_sha256(file: Path) -> bytes:
+def file_sha256(file: Path) -> bytes:
+    """Of a file's content."""
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):
