@@ -31,7 +31,7 @@ from senna2_sim import rasterize_cpu as cpu
 from senna2_sim import rasterize_torch
 from senna2_sim import render as front
 from senna2_sim.differentiable import rasterize
-from senna2_sim.fit.cloud import activate, first_parameters, make_optimizer
+from senna2_sim.fit.cloud import activate, first_parameters, make_optimizers
 from senna2_sim.fit.losses import photometric
 from senna2_sim.formats import save_gaussians
 from senna2_sim.gaussians import Gaussians
@@ -181,7 +181,7 @@ def one_fit(args: Args, count: int, size: Size, target: int | None, threads: int
     use(threads)
     width, height = size
     parameters = scene_parameters(count, args.degree)
-    optimizer = make_optimizer(parameters)
+    optimizers = make_optimizers(parameters).values()
     views, lenses, _ = cameras((size,))
     view, lens = torch.from_numpy(views).float(), torch.from_numpy(lenses).float()
     photograph, mask = torch.rand(height, width, 3), torch.ones(height, width, dtype=torch.bool)
@@ -196,10 +196,12 @@ def one_fit(args: Args, count: int, size: Size, target: int | None, threads: int
         leaf = picture.detach().requires_grad_()
         photometric(leaf, photograph, mask, 0.2).backward()
         marks.append(time.perf_counter())
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         picture.backward(leaf.grad)
         marks.append(time.perf_counter())
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         marks.append(time.perf_counter())
         for spent, duration in zip(clock.values(), np.diff(marks), strict=True):
             spent.append(1e3 * duration)

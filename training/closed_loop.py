@@ -13,7 +13,7 @@ from typing import Any
 
 from senna2_sim.rig import check_rig, load_rig
 from senna2_sim.traffic_models import TrafficModel
-from training.drives import DriverName, Job, Setup, evaluate_clip
+from training.drives import DriverName, Job, Setup, evaluate_clip, scene_clip
 from training.ledger import git_commit, ledger_row, session_row
 from training.rows import add_session, append, open_run, owned
 from training.selection import Choice, choose
@@ -40,10 +40,14 @@ class ClosedLoop:
     """Drive so many of them: a fixed choice in which families and cues keep their shares."""
     traffic: TrafficModel = "scripted"
     """How the others behave; attack is for stress tests, not for scores."""
+    scene: Path | None = None
+    """Drive in this scene instead of clips: a file of Gaussians, or a scene file (docs/scenes.md)."""
     rig: str = "small"
     """Cameras."""
+    effects: str = "none"
+    """Blur, exposure and noise of the cameras: none, mild, harsh, or the path of a .json (docs/rigs.md)."""
     out: Path | None = None
-    """Folder; default: runs/evaluation/DRIVER, with -TRAFFIC unless that is scripted."""
+    """Folder; default: runs/evaluation/DRIVER, with -TRAFFIC, -EFFECTS and -SCENE where these are not the default."""
     workers: int = 2
     """Processes, one thread each."""
     ray: str | None = None
@@ -58,6 +62,8 @@ class ClosedLoop:
     def __post_init__(self) -> None:
         if self.workers < 1 or (self.videos or 0) < 0:
             raise ValueError(f"got --workers {self.workers} --videos {self.videos}, wanted workers >= 1, videos >= 0")
+        if self.scene is not None and (self.clips != "eval" or self.subset is not None):
+            raise ValueError(f"--scene {self.scene} and --clips or --subset: wanted a scene or clips, not both")
 
 
 def main(args: ClosedLoop) -> list[Row]:
@@ -69,15 +75,17 @@ def main(args: ClosedLoop) -> list[Row]:
         SystemExit: 130 after Ctrl-C.
     """
     quiet_threads()
-    clips = choose(args.clips, args.subset)
+    scene = None if args.scene is None else str(args.scene)
+    clips = choose(args.clips, args.subset) if scene is None else [_only(scene)]
     if args.driver in ("senna2", "e2e"):
         check_rig(load_rig(args.rig), args.checkpoints / "perception")
     setup = Setup(
         driver=args.driver, checkpoints=str(args.checkpoints), vlm=args.vlm,
-        rig=args.rig, traffic=args.traffic, seed=args.seed,
+        rig=args.rig, traffic=args.traffic, effects=args.effects, scene=scene, seed=args.seed,
     )  # fmt: skip
-    traffic = "" if args.traffic == "scripted" else f"-{args.traffic}"
-    out = args.out or Path("runs/evaluation") / f"{args.driver}{traffic}"
+    special = (args.traffic, "scripted"), (Path(args.effects).stem, "none"), (args.scene and args.scene.stem, None)
+    name = "-".join([args.driver, *(str(given) for given, default in special if given != default)])
+    out = args.out or Path("runs/evaluation") / name
     try:
         with owned(out):
             key = setup.key()
@@ -93,6 +101,12 @@ def main(args: ClosedLoop) -> list[Row]:
         print(f"stopped; the same command goes on from there ({out})", file=sys.stderr)
         raise SystemExit(130) from None
     return chosen
+
+
+def _only(scene: str) -> Choice:
+    """The one clip of a scene."""
+    clip = scene_clip(scene)
+    return Choice(family=clip.family, seed=clip.seed)
 
 
 def _check_same_clips(out: Path, clips: list[Choice], rows: dict[str, Row]) -> None:
@@ -144,6 +158,8 @@ def _write_result(args: ClosedLoop, out: Path, key: dict[str, Any], rows: list[R
     result: dict[str, Any] = {
         "driver": args.driver,
         "traffic": args.traffic,
+        "effects": args.effects,
+        "scene": None if args.scene is None else str(args.scene),
         "figures": {name: {"clips": len(part)} | summary(part) for name, part in groups(rows).items()},
         "failures": [row["clip"] for row in by_danger(rows) if failed(row)],
         "clips": [row["clip"] for row in rows],

@@ -41,7 +41,8 @@ def summary(rows: list[Row]) -> Figures:
 
 def groups(rows: list[Row]) -> dict[str, list[Row]]:
     """Rows by family, then with and without a cue where there are both, then all of them."""
-    parts = {family: [row for row in rows if row["family"] == family] for family in FAMILIES}
+    families = dict.fromkeys([*FAMILIES, *(row["family"] for row in rows)])  # scenes have their own
+    parts = {family: [row for row in rows if row["family"] == family] for family in families}
     for name, wanted in (("with a cue", True), ("without a cue", False)):
         parts[name] = [row for row in rows if (row.get("cue") is not None) == wanted]
         if len(parts[name]) == len(rows):

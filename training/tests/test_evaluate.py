@@ -11,6 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from senna2_sim.formats import save_gaussians
+from senna2_sim.gaussians import Gaussians
 from senna2_sim.scenarios.lists import load_list
 from training.closed_loop import ClosedLoop, main
 from training.drives import Job, Setup, Step, drive_clip, evaluate_clip
@@ -245,6 +247,46 @@ def test_failures_are_filmed_as_they_happened_and_the_page_shows_them(expert, tm
     (out / "result.json").write_text(json.dumps(result | {"clips": result["clips"][:1]}))
     with pytest.raises(ValueError, match="other clips .1, e.g. hidden_pedestrian-1003"):
         compare([expert[0], out])
+
+
+def test_camera_effects_reach_the_driver_and_are_part_of_a_run(expert, tmp_path):
+    class EnoughError(Exception):
+        pass
+
+    seen = {}
+    for effects in ("none", "harsh"):
+
+        def watch(step: Step, effects=effects) -> None:
+            seen[effects] = step.images["front"].astype(int)
+            raise EnoughError
+
+        with pytest.raises(EnoughError):
+            drive_clip("empty_road", 3, None, "expert", "small", effects=effects, watch=watch)
+    assert np.abs(seen["harsh"] - seen["none"]).mean() > 3
+    out, rows = expert
+    assert {row["effects"] for row in rows} == {"none"} and {row["scene"] for row in rows} == {None}
+    with pytest.raises(ValueError, match="holds rows of another run: effects None"):
+        main(replace(EXPERT, out=out, effects="mild"))
+    with pytest.raises(ValueError, match="no such file; wanted one of none, mild"):
+        main(replace(EXPERT, out=tmp_path, effects="fog"))
+
+
+def test_a_scene_is_evaluated_like_a_clip_and_is_known_by_its_content(tmp_path):
+    rng = np.random.default_rng(0)
+    means = rng.uniform([3, -15, 0], [60, 15, 5], (50, 3))
+    cloud = Gaussians(means, rng.normal(size=(50, 4)), np.full((50, 3), 0.3), np.ones(50), np.zeros((50, 1, 3)))
+    save_gaussians(tmp_path / "street.ply", cloud)
+    (tmp_path / "lane.json").write_text(json.dumps({"gaussians": "street.ply", "duration_s": 2.0}))
+    args = ClosedLoop(driver="expert", scene=tmp_path / "lane.json", workers=1, out=tmp_path / "out")
+    (row,) = main(args)
+    assert row["clip"] == "lane-0000" and row["scene"].endswith("lane.json") and not failed(row)
+    assert row["duration_s"] == 2.0 and row["progress_m"] == row["expert_progress_m"] > 5
+    assert main(args) == [row]
+    save_gaussians(tmp_path / "street.ply", replace(cloud, means=means + 1))
+    with pytest.raises(ValueError, match="holds rows of another run: scene"):
+        main(args)
+    with pytest.raises(ValueError, match="a scene or clips, not both"):
+        replace(args, clips="curve:1")
 
 
 def test_a_film_of_the_learned_stack_shows_its_decision():

@@ -18,7 +18,7 @@ Every agent travels its own path (`world.paths`), with an optional shift across 
     pace_until_s     it times itself to be at `meet_m` with the ego, until the ego needs less than this
     meet_m           station of its own path where it meets the ego
     mobil_left_m     offset of a lane that it may change to by MOBIL, once; likewise
-    mobil_right_m    ... on its right, negative
+    mobil_right_m    ... on its right, negative; it indicates while it does
     yield_m          station of its give-way line: it waits there for who is about to be at ...
     yield_at_m       ... this station of its own path, the ego included
     indicate_s       its indicator blinks this long before its lane change, which comes this much after its cue, or
@@ -44,6 +44,7 @@ from senna2_sim.world.types import AgentSpec, LightColour, RoadMap, TrafficLight
 FORESEEN_S = (0.7, 1.4)  # where people on foot or bicycle will be then counts as occupied now
 CONSIDER_S = 1.0  # between thoughts about other lanes
 LATERAL_ACCELERATION_MPS2 = 2.5  # agents slow down for bends to keep this
+LAMPS_DT_S = 0.1  # between the rows of AgentSpec.lamps
 BLINK_S = 0.8  # period of indicators, half of it lit
 KNOWN_PARAMS = frozenset(
     "speed headway gap accel decel blind brake_at_s brake_decel brake_to resume_at_s "
@@ -118,6 +119,7 @@ class Traffic:
         self._indicate_s = self._param("indicate_s", 0.0)
         self._indicates = self._param("indicates", 0.0).astype(int)
         self._yields = GiveWay(self.paths, self._param("yield_m", np.nan), self._param("yield_at_m", np.nan))
+        self._lamps = {i: agent.lamps for i, agent in enumerate(agents) if agent.lamps is not None}
         self._beside_m = np.stack([self._param("mobil_left_m", 0.0), self._param("mobil_right_m", 0.0)], axis=-1)
 
         self.time_s = 0.0
@@ -155,21 +157,28 @@ class Traffic:
     def braking(self) -> np.ndarray:
         """(A,) bool: brake lights on: braking, or held standing."""
         on = (self.acceleration_mps2 < -0.6) | ((self.speed_mps < 0.1) & (self.acceleration_mps2 < 0.1))
-        return on & ~self._parked
+        return self._as_logged(on & ~self._parked, 0)
 
     @property
     def indicating(self) -> np.ndarray:
         """(A,) int, what its indicator says: 1 left, -1 right, 0 nothing; it blinks, see `indicators_lit`."""
-        changing = (self._indicate_s > 0) & np.isfinite(self._shift_since_s)
+        changing = ((self._indicate_s > 0) | self._beside_m.any(axis=1)) & np.isfinite(self._shift_since_s)
         changing &= self.time_s < self._shift_since_s + self._shift_duration_s
         side = np.where(changing, np.sign(self._shift_m).astype(int), 0)
-        return np.where(self._staging.indicating(self.station_m), self._indicates, side)
+        return self._as_logged(np.where(self._staging.indicating(self.station_m), self._indicates, side), 1)
 
     @property
     def indicators_lit(self) -> np.ndarray:
         """(A,) int, as `indicating`, 0 in the dark half of its blinking."""
         lit = round(self.time_s % BLINK_S, 6) < BLINK_S / 2
         return self.indicating if lit else np.zeros(len(self.specs), dtype=int)
+
+    def _as_logged(self, values: np.ndarray, column: int) -> np.ndarray:
+        """Lamps (A,) with those that were logged in their places."""
+        values, row = values.copy(), round(self.time_s / LAMPS_DT_S)
+        for i, lamps in self._lamps.items():
+            values[i] = lamps[min(row, len(lamps) - 1), column]
+        return values
 
     def light_colours(self) -> tuple[LightColour, ...]:
         """Now, in the order of road.lights."""

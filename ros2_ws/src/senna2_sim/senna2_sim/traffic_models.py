@@ -3,20 +3,25 @@
 scripted   the default: the conflict of the clip happens, whatever the ego did a second before; apart from their
            script all react to the ego and to each other (IDM)
 idm        no scripts: all drive on by IDM, and change lanes by MOBIL where there is a lane to change to
-replay     all repeat what they did when the expert drove the clip, and react to nobody
+replay     all repeat what they did when the expert drove the clip, brake lights and indicators included, and react to
+           nobody
 attack     scripted, but one agent aims at the ego's path; for stress tests, not for scores
 """
 
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from senna2_core.geometry import wrap_angle
 from senna2_core.objects import Category
+from senna2_sim.traffic import LAMPS_DT_S
 from senna2_sim.world.paths import Paths
 from senna2_sim.world.types import AgentSpec, Clip
+
+if TYPE_CHECKING:
+    from senna2_sim.world.world import World
 
 TrafficModel = Literal["scripted", "idm", "replay", "attack"]
 PEOPLE = (Category.PEDESTRIAN, Category.CYCLIST)
@@ -24,7 +29,6 @@ SCRIPT = (
     "brake_at_s brake_decel brake_to resume_at_s shift_m shift_at_s shift_gap_m shift_room_m indicate_s indicates"
 ).split()
 CUES = ("go_within_s", "pace_until_s", "meet_m", "blind")
-LOG_DT_S = 0.1
 MOVES_M = 0.5  # an agent whose log is shorter stands
 ATTACK_FROM_S = 2.0
 
@@ -80,21 +84,26 @@ def _replayed(clip: Clip) -> tuple[AgentSpec, ...]:
     from senna2_sim.world.world import World  # it imports this module
 
     world = World(clip)
-    poses, there = [world.agent_poses[:, :2].copy()], [world.agent_visible.copy()]
-    for _ in range(round(clip.duration_s / LOG_DT_S)):
+    steps = [_seen(world)]
+    for _ in range(round(clip.duration_s / LAMPS_DT_S)):
         world.step(world.expert_plan)
-        poses.append(world.agent_poses[:, :2].copy())
-        there.append(world.agent_visible.copy())
-    logs, present = np.stack(poses, axis=1), np.stack(there, axis=1)
+        steps.append(_seen(world))
     agents = []
-    for agent, log, seen in zip(clip.agents, logs, present, strict=True):
-        log = log[: max(int(seen.sum()), 2)]
+    for agent, log in zip(clip.agents, np.stack(steps, axis=1), strict=True):
+        log = log[: max(int(log[:, 4].sum()), 2)]
+        lamps, log = log[:, 2:4], log[:, :2]
         if np.linalg.norm(log - log[0], axis=1).max() < MOVES_M:
             params = {"parked": 1.0} if "parked" in agent.params else {"brake_at_s": 0.0, "brake_to": 0.0}
-            agents.append(replace(agent, behaviour="script", params={"speed": 0.0, **params}))
+            agents.append(replace(agent, behaviour="script", params={"speed": 0.0, **params}, lamps=lamps))
         else:
-            agents.append(replace(agent, behaviour="replay", path=log, params={"dt_s": LOG_DT_S}))
+            agents.append(replace(agent, behaviour="replay", path=log, params={"dt_s": LAMPS_DT_S}, lamps=lamps))
     return tuple(agents)
+
+
+def _seen(world: "World") -> np.ndarray:
+    """Of each agent now: x, y, brake lights, what its indicator says, and whether it is there, (A, 5)."""
+    traffic = world.traffic
+    return np.column_stack([traffic.poses[:, :2], traffic.braking, traffic.indicating, traffic.present])
 
 
 def _attacking(clip: Clip) -> tuple[AgentSpec, ...]:

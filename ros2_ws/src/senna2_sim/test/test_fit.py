@@ -1,5 +1,6 @@
 """Fitting Gaussians to photographs: what it reads, that it gains, that it resumes."""
 
+import inspect
 import json
 import signal
 from dataclasses import replace
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from senna2_sim.differentiable import rasterize
 from senna2_sim.fit import run
 from senna2_sim.fit.captures import read_captures, read_points
-from senna2_sim.fit.cloud import first_parameters, make_optimizer, random_points, replace_rows, to_gaussians
+from senna2_sim.fit.cloud import first_parameters, make_optimizers, random_points, replace_rows, to_gaussians
 from senna2_sim.fit.density import DensityConfig, control
-from senna2_sim.fit.losses import photometric, psnr, ssim
+from senna2_sim.fit.engine import CpuEngine, GsplatEngine
+from senna2_sim.fit.losses import _blur, _filter, photometric, psnr, ssim
 from senna2_sim.fit.run import Args, fit
 from senna2_sim.gaussians import Gaussians, sh_from_rgb
 from senna2_sim.render import pack, render, to_uint8
@@ -86,7 +89,8 @@ def test_fitting_gains_on_pictures_that_it_never_saw(folder):
     args = settings(folder, steps=80, rate=10.0)
     captures = read_captures(folder)
     first = first_parameters(*read_points(captures.points_file), args.sh_degree, captures.radius)
-    before = run.evaluate(first, captures)
+    engine = run.make_engine(args, captures.radius, torch.zeros(len(first["means"]), 2))
+    before = run.evaluate(engine, first, captures)
     parameters, after, finished = fit(args)
     assert finished and (folder / "out" / "held_out.png").is_file()
     assert after["psnr_db"] > before["psnr_db"] + 3, (before, after)
@@ -241,10 +245,11 @@ def test_the_command_writes_a_ply_of_what_was_fitted(folder):
 
 
 def control_once(parameters, screen, config, step=10):
-    optimizer = make_optimizer(parameters)
+    optimizers = make_optimizers(parameters)
     sum(value.square().sum() for value in parameters.values()).backward()
-    optimizer.step()
-    return optimizer, control(config, parameters, optimizer, screen, step, 100, 1.0, 0)
+    for optimizer in optimizers.values():
+        optimizer.step()
+    return optimizers, control(config, parameters, optimizers, screen, step, 100, 1.0, 0)
 
 
 def four(scale, opacity=0.5):
@@ -262,11 +267,11 @@ CONFIG = DensityConfig(start=0, every=10, reset_every=1000, stop=1.0)
 def test_steep_small_gaussians_are_cloned_and_steep_large_ones_split():
     steep = torch.tensor([[1.0, 2.0], [1e-4, 1.0], [0.0, 0.0], [3e-4, 2.0]])  # means 0.5, 1e-4, 0, 1.5e-4
     parameters = four(0.005)
-    optimizer, screen = control_once(parameters, steep, CONFIG)
+    optimizers, screen = control_once(parameters, steep, CONFIG)
     assert screen.shape == (5, 2) and not screen.any()
     unique, counts = torch.unique(parameters["scales"][:, 0].round(decimals=3), return_counts=True)
     assert len(unique) == 1 and counts[0] == 5
-    first = optimizer.state[parameters["means"]]["exp_avg"]
+    first = optimizers["means"].state[parameters["means"]]["exp_avg"]
     assert first.shape == (5, 3) and (first == 0).all(dim=1).sum() >= 1  # Adam starts anew for the clone
     parameters = four(0.05)
     before = parameters["scales"].detach().clone()
@@ -291,20 +296,20 @@ def test_faint_gaussians_vanish_and_a_reset_leaves_all_faint():
         parameters["opacities"][:2] = -8.0
     control_once(parameters, torch.zeros(4, 2), CONFIG)
     assert len(parameters["means"]) == 2
-    optimizer, _ = control_once(parameters := four(0.005), torch.zeros(4, 2), replace(CONFIG, reset_every=10))
+    optimizers, _ = control_once(parameters := four(0.005), torch.zeros(4, 2), replace(CONFIG, reset_every=10))
     assert (parameters["opacities"].sigmoid() <= 0.01 + 1e-6).all() and len(parameters["means"]) == 4
-    assert not optimizer.state[parameters["opacities"]]["exp_avg"].any()
+    assert not optimizers["opacities"].state[parameters["opacities"]]["exp_avg"].any()
     with pytest.raises(ValueError, match="all 4 Gaussians"):
         control_once(four(0.005, opacity=1e-4), torch.zeros(4, 2), CONFIG)
 
 
 def test_replaced_rows_keep_their_momentum():
     parameters = four(0.01)
-    optimizer, _ = control_once(parameters, torch.zeros(4, 2), CONFIG, step=3)
-    before = optimizer.state[parameters["sh0"]]["exp_avg"].clone()
+    optimizers, _ = control_once(parameters, torch.zeros(4, 2), CONFIG, step=3)
+    before = optimizers["sh0"].state[parameters["sh0"]]["exp_avg"].clone()
     new = {name: value.detach()[:1] for name, value in parameters.items()}
-    replace_rows(parameters, optimizer, torch.tensor([3, 1]), new)
-    after = optimizer.state[parameters["sh0"]]["exp_avg"]
+    replace_rows(parameters, optimizers, torch.tensor([3, 1]), new)
+    after = optimizers["sh0"].state[parameters["sh0"]]["exp_avg"]
     assert torch.equal(after[:2], before[[3, 1]]) and not after[2].any()
 
 
@@ -328,6 +333,11 @@ def test_ssim_is_one_for_equals_and_as_published_otherwise():
     assert float(ssim(a, b)) == pytest.approx(np.mean(values), abs=1e-5)
 
 
+def test_windows_are_the_same_on_every_device():
+    image = torch.tensor(np.random.default_rng(2).uniform(size=(13, 30, 3)), dtype=torch.float32)
+    assert torch.allclose(_blur(image), _filter(image), atol=1e-6)
+
+
 def test_the_gradient_of_ssim_is_its_slope():
     rng = np.random.default_rng(1)
     a, b = (torch.tensor(rng.uniform(size=(14, 17, 3)), dtype=torch.float32) for _ in range(2))
@@ -344,3 +354,118 @@ def test_psnr_counts_only_what_is_not_masked():
     mask = torch.ones(4, 5, dtype=torch.bool)
     mask[0] = False
     assert psnr(a, b, mask) == pytest.approx(20, abs=1e-3)
+
+
+# gsplat's strategies are plain torch: with our rasterizer in the place of its kernels they are tested without a GPU.
+
+
+class Tap(torch.autograd.Function):
+    """Means as they are; backwards, what our rasterizer adds to `screen` becomes gsplat's means2d.grad and radii."""
+
+    @staticmethod
+    def forward(ctx, means, means2d, screen, radii, width):
+        ctx.screen, ctx.radii, ctx.width = screen, radii, width
+        return means.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        steepness, seen = ctx.screen.T
+        ctx.radii[:] = seen[None, :, None]
+        flat = torch.stack([steepness / (ctx.width / 2), torch.zeros_like(steepness)], dim=-1)
+        return gradient, flat[None], None, None, None
+
+
+def rasterization(means, quats, scales, opacities, colors, viewmats, Ks, width, height, *, sh_degree, packed):
+    """gsplat.rasterization by ours: one camera, with what DefaultStrategy reads."""
+    assert not packed and colors.shape[1] == (sh_degree + 1) ** 2 and len(viewmats) == 1
+    count = len(means)
+    screen, radii = torch.zeros(count, 2), torch.zeros(1, count, 2)
+    means2d = torch.zeros(1, count, 2, requires_grad=True) * 1.0
+    tapped = Tap.apply(means, means2d, screen, radii, width)
+    rgb, _, alpha = rasterize(tapped, quats, scales, opacities, colors, viewmats, Ks, width, height, screen=screen)
+    info = {"means2d": means2d, "radii": radii, "gaussian_ids": None, "width": width, "height": height, "n_cameras": 1}
+    return rgb, alpha, info
+
+
+@pytest.fixture
+def gsplat(monkeypatch):
+    """Fits use gsplat's strategies from here on, on the CPU."""
+    monkeypatch.setattr(pytest.importorskip("gsplat"), "rasterization", rasterization)
+
+    def make(args, radius, screen):
+        return GsplatEngine(args.density, args.steps, radius, args.seed, screen, device="cpu")
+
+    monkeypatch.setattr(run, "make_engine", make)
+
+
+STRATEGY = DensityConfig(start=4, every=5, reset_every=15, stop=0.9, grow_gradient=1e-5, grow_scale=0.02)
+
+
+def test_the_place_of_gsplat_is_called_as_gsplat_is():
+    gsplat = pytest.importorskip("gsplat")
+    real = inspect.signature(gsplat.rasterization).parameters
+    for index, (name, parameter) in enumerate(inspect.signature(rasterization).parameters.items()):
+        assert name in real and (parameter.kind == parameter.KEYWORD_ONLY or list(real)[index] == name)
+
+
+def test_gsplats_strategy_and_ours_agree_on_whom_to_multiply_and_whom_to_drop(folder, gsplat, monkeypatch):
+    """Up to the first refinement every number is the same; it leaves the same Gaussians, but for the halves' noise."""
+    args = settings(folder, steps=5, density=replace(STRATEGY, prune_opacity=0.12, stop=1.0))
+    theirs, _, _ = run.fit(args)
+    monkeypatch.setattr(run, "make_engine", lambda a, r, s: CpuEngine(a.density, a.steps, r, a.seed, s))
+    ours, _, _ = run.fit(replace(args, out=folder / "ours"))
+    assert len(ours["means"]) == len(theirs["means"]) != 400
+    for name in ("quats", "scales", "opacities", "sh0"):
+        a, b = (x[name].detach().reshape(len(x[name]), -1).sort(dim=0).values for x in (ours, theirs))
+        assert torch.allclose(a, b, atol=1e-5), name
+
+
+def test_statistics_are_what_our_rasterizer_counts(folder, gsplat, monkeypatch):
+    screens = []
+    monkeypatch.setattr(run, "_save", lambda args, p, o, screen, step, result: screens.append(screen.clone()))
+    args = settings(folder, steps=4, density=DensityConfig(stop=1.0))
+    run.fit(args)
+    monkeypatch.setattr(run, "make_engine", lambda a, r, s: CpuEngine(a.density, a.steps, r, a.seed, s))
+    run.fit(args)
+    assert screens[0].shape == (400, 2) and screens[0].min() >= 0 and screens[0][:, 1].max() == 4
+    assert torch.allclose(*screens, rtol=1e-5)
+
+
+def test_opacities_are_reset_when_it_is_time(folder, gsplat):
+    quiet = replace(STRATEGY, grow_gradient=1e9, stop=1.0)
+    parameters, _, _ = run.fit(settings(folder, steps=15, density=quiet))
+    assert (parameters["opacities"].sigmoid() <= 2 * quiet.prune_opacity + 1e-6).all()
+    later, _, _ = run.fit(settings(folder, steps=15, density=replace(quiet, stop=0.5), out=folder / "later"))
+    assert later["opacities"].sigmoid().max() > 0.1
+
+
+def test_growth_ends_at_the_limit(folder, gsplat):
+    free, _, _ = run.fit(settings(folder, steps=12, density=STRATEGY))
+    bounded, _, _ = run.fit(settings(folder, steps=12, density=replace(STRATEGY, max_gaussians=450), out=folder / "b"))
+    assert len(free["means"]) > 500
+    assert 400 < len(bounded["means"]) <= 460  # the limit is drawn one step before the last statistics
+
+
+def test_a_fit_without_gaussians_says_why(folder, gsplat):
+    with pytest.raises(ValueError, match=r"all Gaussians are under opacity 0\.9"):
+        run.fit(settings(folder, steps=6, density=replace(STRATEGY, prune_opacity=0.9)))
+
+
+def test_an_interrupted_fit_ends_as_if_it_had_not_been(folder, gsplat, monkeypatch):
+    args = settings(folder, steps=18, density=STRATEGY, out=folder / "whole")
+    whole, _, _ = run.fit(args)
+    calls = []
+
+    def interrupted(*inputs):
+        calls.append(1)
+        if len(calls) == 8:
+            signal.raise_signal(signal.SIGINT)
+        return photometric(*inputs)
+
+    monkeypatch.setattr(run, "photometric", interrupted)
+    _, _, finished = run.fit(replace(args, out=folder / "parts"))
+    assert not finished
+    resumed, _, finished = run.fit(replace(args, out=folder / "parts", resume=True))
+    assert finished and len(whole["means"]) > 400
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name

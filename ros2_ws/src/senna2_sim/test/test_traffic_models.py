@@ -47,7 +47,7 @@ def drive(world: World, driver=constant_velocity) -> World:
     return world
 
 
-@pytest.mark.parametrize(("family", "seed"), [("cut_in", 2), ("hidden_pedestrian", 1)])
+@pytest.mark.parametrize(("family", "seed"), [("cut_in", 2), ("hidden_pedestrian", 1), ("parked_car_pulls_out", 1000)])
 def test_a_replay_repeats_what_all_did_when_the_expert_drives_again(family, seed):
     clip = dataclasses.replace(load_clip(family, seed), duration_s=6.0)
     scripted, replayed = World(clip), World(clip, traffic_model="replay")
@@ -57,6 +57,8 @@ def test_a_replay_repeats_what_all_did_when_the_expert_drives_again(family, seed
         replayed.step(plan)
         there = scripted.agent_visible & replayed.agent_visible
         np.testing.assert_allclose(replayed.agent_poses[there, :2], scripted.agent_poses[there, :2], atol=0.02)
+        np.testing.assert_array_equal(replayed.agent_brake[there], scripted.agent_brake[there])
+        np.testing.assert_array_equal(replayed.agent_indicator[there], scripted.agent_indicator[there])
     assert there.any()
 
 
@@ -67,6 +69,16 @@ def test_replayed_traffic_runs_into_an_ego_that_stands_and_reactive_traffic_does
     for model in ("scripted", "idm"):
         world = drive(World(clip, traffic_model=model), stand)
         assert not world.collided, model
+
+
+def test_the_expert_lets_out_a_replayed_car_that_indicates():
+    clip = dataclasses.replace(load_clip("parked_car_pulls_out", 1000), duration_s=7.0)
+    world = World(clip, traffic_model="replay")
+    says = set()
+    while not world.done:
+        says |= set(world.agent_indicator.tolist())
+        world.step(world.expert_plan)
+    assert says == {0, 1} and not world.collided
 
 
 def test_idm_knows_no_script():
@@ -85,9 +97,12 @@ def test_by_mobil_a_car_leaves_a_slow_leader_for_a_free_lane_and_not_for_a_full_
     free = World(two_lanes(slow, fast, ego_speed=0.0), traffic_model="idm")
     row = [(1, 60.0 + 9.0 * k, 4.0, {}) for k in range(18)]
     full = World(two_lanes(slow, fast, *row, ego_speed=0.0), traffic_model="idm")
-    for world in (free, full):
+    said = {}
+    for name, world in (("free", free), ("full", full)):
         for _ in range(80):
             world.step(stand(world))
+            said.setdefault(name, set()).update(world.traffic.indicating[:2].tolist())
+    assert said == {"free": {0, -1}, "full": {0}}  # to the right, while it changes
     assert free.agent_poses[1, 1] == pytest.approx(-5.25, abs=0.1)
     assert full.agent_poses[1, 1] == pytest.approx(-1.75, abs=0.1)
     assert free.traffic.speed_mps[1] > full.traffic.speed_mps[1] + 2.0

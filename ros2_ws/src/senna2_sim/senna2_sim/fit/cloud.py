@@ -1,7 +1,7 @@
-"""The parameters that are fitted: a dict of tensors, unbounded where the Gaussians' values are bounded, and their Adam.
+"""What is fitted: a dict of tensors, unbounded where the Gaussians' values are bounded, and an Adam for each.
 
-means (N, 3) m, quaternions (N, 4), scales (N, 3) logarithms of m, opacities (N,) logits, sh0 (N, 1, 3) and
-shN (N, K - 1, 3) spherical harmonics.
+Names and conventions are gsplat's: means (N, 3) m, quats wxyz (N, 4), scales (N, 3) logarithms of m, opacities (N,)
+logits, sh0 (N, 1, 3) and shN (N, K - 1, 3) spherical harmonics.
 """
 
 import numpy as np
@@ -14,10 +14,11 @@ from senna2_sim.gaussians import SH_SIZES, Gaussians, sh_from_rgb
 from senna2_sim.render import locality_order
 
 # Learning rates of the 3DGS paper's code; that of the means is per scene radius and falls to a hundredth.
-RATES = {"means": 1.6e-4, "quaternions": 1e-3, "scales": 5e-3, "opacities": 5e-2, "sh0": 2.5e-3, "shN": 2.5e-3 / 20}
+RATES = {"means": 1.6e-4, "quats": 1e-3, "scales": 5e-3, "opacities": 5e-2, "sh0": 2.5e-3, "shN": 2.5e-3 / 20}
 FIRST_OPACITY = 0.1
 
 Parameters = dict[str, Tensor]
+Optimizers = dict[str, torch.optim.Optimizer]
 
 
 def random_points(captures: Captures, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -64,7 +65,7 @@ def first_parameters(points: np.ndarray, colours: np.ndarray, degree: int, radiu
     n = len(points)
     values = {
         "means": points,
-        "quaternions": np.tile([1.0, 0.0, 0.0, 0.0], (n, 1)),
+        "quats": np.tile([1.0, 0.0, 0.0, 0.0], (n, 1)),
         "scales": np.repeat(scales[:, None], 3, axis=1),
         "opacities": np.full(n, np.log(FIRST_OPACITY / (1 - FIRST_OPACITY))),
         "sh0": sh_from_rgb(colours),
@@ -77,14 +78,14 @@ def activate(parameters: Parameters, degree: int) -> tuple[Tensor, Tensor, Tenso
     """Arguments of `differentiable.rasterize`, colours up to the given degree."""
     p = parameters
     sh = torch.cat([p["sh0"], p["shN"][:, : SH_SIZES[degree] - 1]], dim=1)
-    return p["means"], p["quaternions"], p["scales"].exp(), p["opacities"].sigmoid(), sh
+    return p["means"], p["quats"], p["scales"].exp(), p["opacities"].sigmoid(), sh
 
 
 def to_gaussians(parameters: Parameters) -> Gaussians:
     """The fitted cloud, all degrees, unit quaternions."""
     values = [x.detach() for x in activate(parameters, degree_of(parameters))]
     values[1] = torch.nn.functional.normalize(values[1], dim=1)
-    return Gaussians(*(x.numpy() for x in values))
+    return Gaussians(*(x.cpu().numpy() for x in values))
 
 
 def degree_of(parameters: Parameters) -> int:
@@ -92,29 +93,28 @@ def degree_of(parameters: Parameters) -> int:
     return SH_SIZES.index(parameters["shN"].shape[1] + 1)
 
 
-def make_optimizer(parameters: Parameters) -> torch.optim.Adam:
-    """Adam with a group per parameter, in the order of RATES."""
-    groups = [{"params": [parameters[name]], "name": name, "lr": rate} for name, rate in RATES.items()]
-    return torch.optim.Adam(groups, eps=1e-15, fused=True)
+def make_optimizers(parameters: Parameters) -> Optimizers:
+    """An Adam for each parameter."""
+    groups = {name: [{"params": [parameters[name]], "lr": rate}] for name, rate in RATES.items()}
+    return {name: torch.optim.Adam(group, eps=1e-15, fused=True) for name, group in groups.items()}
 
 
-def set_rates(optimizer: torch.optim.Optimizer, step: int, steps: int, radius: float, factor: float) -> None:
+def set_rates(optimizers: Optimizers, step: int, steps: int, radius: float, factor: float) -> None:
     """Learning rates of a step: all times `factor`; that of the means in scene radii, falling exponentially."""
-    for group in optimizer.param_groups:
-        group["lr"] = RATES[group["name"]] * factor
-        if group["name"] == "means":
-            group["lr"] *= radius * 0.01 ** (step / max(steps, 1))
+    for name, optimizer in optimizers.items():
+        decay = radius * 0.01 ** (step / max(steps, 1)) if name == "means" else 1.0
+        optimizer.param_groups[0]["lr"] = RATES[name] * factor * decay
 
 
-def replace_rows(parameters: Parameters, optimizer: torch.optim.Optimizer, keep: Tensor, new: Parameters) -> None:
+def replace_rows(parameters: Parameters, optimizers: Optimizers, keep: Tensor, new: Parameters) -> None:
     """Keep the rows `keep` (integers) of every parameter, append those of `new`; Adam knows nothing about these yet."""
-    for group in optimizer.param_groups:
-        name, old = group["name"], group["params"][0]
+    for name, optimizer in optimizers.items():
+        old = parameters[name]
         value = torch.cat([old.detach()[keep], new[name].detach()]).requires_grad_()
         state = optimizer.state.pop(old, {})
         for key in ("exp_avg", "exp_avg_sq"):
             if key in state:
                 state[key] = torch.cat([state[key][keep], torch.zeros_like(new[name])])
         parameters[name] = value
-        group["params"] = [value]
+        optimizer.param_groups[0]["params"] = [value]
         optimizer.state[value] = state

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from senna2_sim.fit.cloud import Parameters, replace_rows
+from senna2_sim.fit.cloud import Optimizers, Parameters, replace_rows
 from senna2_sim.render import locality_order
 
 
@@ -44,14 +44,14 @@ class DensityConfig:
 def control(
     config: DensityConfig,
     parameters: Parameters,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Optimizers,
     screen: Tensor,
     step: int,
     steps: int,
     radius: float,
     seed: int,
 ) -> Tensor:
-    """Do what is due after a step; parameters and the optimizer's state change in place.
+    """Do what is due after a step; parameters and the optimizers' state change in place.
 
     Args:
         screen: gradient sums and view counts since the last refinement, (N, 2), from `differentiable.rasterize`.
@@ -63,18 +63,18 @@ def control(
         return screen
     if step > config.start and step % config.every == 0:
         generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1)[0]))
-        _grow(config, parameters, optimizer, screen, radius, generator)
-        _prune(config, parameters, optimizer, radius, too_large=step > config.reset_every)
+        _grow(config, parameters, optimizers, screen, radius, generator)
+        _prune(config, parameters, optimizers, radius, too_large=step > config.reset_every)
         screen = torch.zeros(len(parameters["means"]), 2)
     if step % config.reset_every == 0:
-        _reset_opacities(config, parameters, optimizer)
+        _reset_opacities(config, parameters, optimizers)
     return screen
 
 
 def _grow(
     config: DensityConfig,
     parameters: Parameters,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Optimizers,
     screen: Tensor,
     radius: float,
     generator: torch.Generator,
@@ -89,18 +89,18 @@ def _grow(
     cloned, divided = steep[small], steep[~small]
     halves = {name: value[divided].repeat(2, *[1] * (value.ndim - 1)) for name, value in values.items()}
     noise = torch.randn(halves["means"].shape, generator=generator) * halves["scales"].exp()
-    halves["means"] = halves["means"] + _turn(halves["quaternions"], noise)
+    halves["means"] = halves["means"] + _turn(halves["quats"], noise)
     halves["scales"] = halves["scales"] - torch.log(torch.tensor(1.6))
     keep = torch.ones(len(screen), dtype=torch.bool)
     keep[divided] = False
     new = {name: torch.cat([value[cloned], halves[name]]) for name, value in values.items()}
-    replace_rows(parameters, optimizer, keep.nonzero()[:, 0], new)
+    replace_rows(parameters, optimizers, keep.nonzero()[:, 0], new)
 
 
 def _prune(
     config: DensityConfig,
     parameters: Parameters,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Optimizers,
     radius: float,
     too_large: bool,
 ) -> None:
@@ -115,18 +115,19 @@ def _prune(
                              f"{config.prune_scale} scene radii; check poses and points, or lower --rate")  # fmt: skip
         order = locality_order((parameters["means"] * (100 / radius)).numpy(), (scales * (100 / radius)).numpy())
     ordered = torch.from_numpy(order)
-    replace_rows(parameters, optimizer, ordered[keep[ordered]], {k: v.detach()[:0] for k, v in parameters.items()})
+    replace_rows(parameters, optimizers, ordered[keep[ordered]], {k: v.detach()[:0] for k, v in parameters.items()})
 
 
-def _reset_opacities(config: DensityConfig, parameters: Parameters, optimizer: torch.optim.Optimizer) -> None:
+def _reset_opacities(config: DensityConfig, parameters: Parameters, optimizers: Optimizers) -> None:
     """Lower every opacity to at most twice the pruning threshold; Adam forgets what it knew about them."""
     ceiling = torch.logit(torch.tensor(2 * config.prune_opacity))
     value = parameters["opacities"]
     with torch.no_grad():
         value.clamp_(max=ceiling)
+    state = optimizers["opacities"].state.get(value, {})
     for key in ("exp_avg", "exp_avg_sq"):
-        if key in optimizer.state.get(value, {}):
-            optimizer.state[value][key].zero_()
+        if key in state:
+            state[key].zero_()
 
 
 def _turn(quaternions: Tensor, vectors: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """How far a picture is from a photograph. Pictures (H, W, 3), 0..1."""
 
+import functools
 from typing import Any
 
 import cv2
@@ -39,9 +40,25 @@ class _Ssim(torch.autograd.Function):
 
 
 def _filter(image: Tensor) -> Tensor:
-    """Gaussian window over (H, W, C) float32; OpenCV's, since torch's is far slower."""
+    """Gaussian window over (H, W, C) float32, 0 around it; OpenCV's on the CPU, since torch's is far slower there."""
+    if image.device.type != "cpu":
+        return _blur(image.detach())
     out = cv2.sepFilter2D(image.detach().numpy(), cv2.CV_32F, KERNEL, KERNEL, borderType=cv2.BORDER_CONSTANT)
     return torch.from_numpy(out)
+
+
+def _blur(image: Tensor) -> Tensor:
+    """`_filter` on any device."""
+    down, right = (_band(size, image.device) for size in image.shape[:2])
+    return torch.einsum("ij,jkc,lk->ilc", down, image, right)
+
+
+@functools.lru_cache(maxsize=16)
+def _band(size: int, device: torch.device) -> Tensor:
+    """Matrix (size, size) that lays the Gaussian window over a line of pixels."""
+    away = torch.arange(size)[:, None] - torch.arange(size)
+    window = torch.from_numpy(KERNEL[:, 0])[(away + WINDOW // 2).clamp(0, WINDOW - 1)]
+    return torch.where(away.abs() <= WINDOW // 2, window, 0.0).to(device)
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:

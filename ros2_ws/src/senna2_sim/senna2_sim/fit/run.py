@@ -1,12 +1,9 @@
-"""Photographs and poses -> Gaussians, step by step, with the rasterizer of the CPU.
-
-On CUDA, gsplat's rasterization and DefaultStrategy belong in the places of `rasterize` and `control` below.
-"""
+"""Photographs and poses -> Gaussians, step by step, on the CPU or with gsplat on a GPU, see `engine`."""
 
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numba
@@ -17,24 +14,25 @@ from tqdm import tqdm
 
 from senna2_core.checkpoints import load_checkpoint, save_checkpoint
 from senna2_core.interrupts import interruptible
-from senna2_sim.differentiable import rasterize
+from senna2_sim import backends
 from senna2_sim.fit.captures import Captures, read_captures, read_points
 from senna2_sim.fit.cloud import (
+    Optimizers,
     Parameters,
-    activate,
     degree_of,
     first_parameters,
-    make_optimizer,
+    make_optimizers,
     random_points,
     set_rates,
     to_gaussians,
 )  # fmt: skip
-from senna2_sim.fit.density import DensityConfig, control
+from senna2_sim.fit.density import DensityConfig
+from senna2_sim.fit.engine import CpuEngine, Engine, GsplatEngine
 from senna2_sim.fit.losses import photometric, psnr, ssim
 from senna2_sim.gaussians import SH_SIZES
 
 HOLD_OUT = 8  # every 8th photograph, beginning with the first
-FREE = ("out", "resume", "threads", "every")  # settings that a resumed run may change
+FREE = ("out", "resume", "device", "threads", "every")  # settings that a resumed run may change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +65,8 @@ class Args:
     """go on with what lies in --out"""
     seed: int = 0
     """of everything random"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto and cuda: gsplat where it works, else the CPU; it compiles itself at its first use, for minutes"""
     threads: int = 2
     """CPU threads"""
 
@@ -97,11 +97,12 @@ def fit(args: Args) -> tuple[Parameters, dict[str, float], bool]:
     torch.set_num_threads(1)  # what torch does here is too little to share: waking threads takes longer
     numba.set_num_threads(min(args.threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     captures = read_captures(args.captures, args.downscale)
+    print(f"fit: {backends.choose(args.device)}")
     radius = captures.radius
     seen = [index for index in range(len(captures.images)) if index % HOLD_OUT]
-    parameters, optimizer, screen, done, result = _begin(args, captures)
+    parameters, optimizers, engine, done, result = _begin(args, captures)
     if done == 0:
-        result = {"step": 0.0, **evaluate(parameters, captures)}
+        result = {"step": 0.0, **evaluate(engine, parameters, captures)}
     saved = done
     with interruptible() as stop, tqdm(total=args.steps, initial=done, desc="fit", unit="step", disable=None) as bar:
         for step in range(done, args.steps):
@@ -109,48 +110,49 @@ def fit(args: Args) -> tuple[Parameters, dict[str, float], bool]:
                 break
             order = np.random.default_rng([args.seed, step // len(seen)]).permutation(seen)
             index = int(order[step % len(seen)])
-            photograph = torch.from_numpy(captures.images[index]).float() / 255
-            mask = torch.from_numpy(captures.masks[index])
-            degree = min(args.sh_degree, step // 1000)
-            set_rates(optimizer, step, args.steps, radius, args.rate)
-            loss = photometric(draw(parameters, captures, index, degree, screen), photograph, mask, args.ssim_weight)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            set_rates(optimizers, step, args.steps, radius, args.rate)
+            picture = draw(engine, parameters, captures, index, min(args.sh_degree, step // 1000))
             done = step + 1
-            screen = control(args.density, parameters, optimizer, screen, done, args.steps, radius, args.seed)
+            engine.step_pre_backward(parameters, optimizers, done)
+            loss = photometric(picture, *_photograph(engine, captures, index), args.ssim_weight)
+            for optimizer in optimizers.values():
+                optimizer.zero_grad()
+            loss.backward()
+            for optimizer in optimizers.values():
+                optimizer.step()
+            engine.step_post_backward(parameters, optimizers, done)
             if done % 20 == 0:
-                bar.set_postfix(loss=f"{loss.item():.4f}", gaussians=len(screen), psnr=f"{result['psnr_db']:.2f}")
+                count = len(parameters["means"])
+                bar.set_postfix(loss=f"{loss.item():.4f}", gaussians=count, psnr=f"{result['psnr_db']:.2f}")
             bar.update()
             if done % args.every == 0 or done == args.steps:
-                result = {"step": float(done), **evaluate(parameters, captures)}
-                bar.write(f"step {done}: {len(screen)} Gaussians, held out PSNR {result['psnr_db']:.2f} dB, "
-                          f"SSIM {result['ssim']:.4f}")  # fmt: skip
-                _save(args, parameters, optimizer, screen, done, result)
+                result = {"step": float(done), **evaluate(engine, parameters, captures)}
+                bar.write(f"step {done}: {len(parameters['means'])} Gaussians, held out PSNR "
+                          f"{result['psnr_db']:.2f} dB, SSIM {result['ssim']:.4f}")  # fmt: skip
+                _save(args, parameters, optimizers, engine.screen, done, result)
                 saved = done
     if saved != done:
-        _save(args, parameters, optimizer, screen, done, result)
+        _save(args, parameters, optimizers, engine.screen, done, result)
     result = {**result, "step": float(done)}
     if done == args.steps:
-        _draw_held_out(args.out / "held_out.png", parameters, captures)
+        _draw_held_out(args.out / "held_out.png", engine, parameters, captures)
     return parameters, result, done == args.steps
 
 
-def draw(parameters: Parameters, captures: Captures, index: int, degree: int, screen: Tensor | None = None) -> Tensor:
+def draw(engine: Engine, parameters: Parameters, captures: Captures, index: int, degree: int) -> Tensor:
     """The Gaussians as photograph `index` would show them, (H, W, 3), over black."""
-    view, lens = (torch.from_numpy(x[index : index + 1]) for x in (captures.viewmats, captures.intrinsics))
+    view, lens = (torch.from_numpy(x[index]) for x in (captures.viewmats, captures.intrinsics))
     height, width = captures.masks[index].shape
-    return rasterize(*activate(parameters, degree), view, lens, width, height, screen=screen)[0][0]
+    return engine.draw(parameters, degree, view, lens, (width, height))
 
 
-def evaluate(parameters: Parameters, captures: Captures) -> dict[str, float]:
+def evaluate(engine: Engine, parameters: Parameters, captures: Captures) -> dict[str, float]:
     """Mean PSNR (dB) and SSIM over the held-out photographs, masked pixels left out of both."""
     figures = []
     with torch.no_grad():
         for index in range(0, len(captures.images), HOLD_OUT):
-            picture = draw(parameters, captures, index, degree_of(parameters)).clamp(0, 1)
-            photograph = torch.from_numpy(captures.images[index]).float() / 255
-            mask = torch.from_numpy(captures.masks[index])
+            picture = draw(engine, parameters, captures, index, degree_of(parameters)).clamp(0, 1)
+            photograph, mask = _photograph(engine, captures, index)
             if mask.any():
                 alike = float(ssim(picture, torch.where(mask[..., None], photograph, picture)))
                 figures.append((psnr(picture, photograph, mask), alike))
@@ -160,42 +162,53 @@ def evaluate(parameters: Parameters, captures: Captures) -> dict[str, float]:
     return {"psnr_db": float(means[0]), "ssim": float(means[1])}
 
 
-def _begin(args: Args, captures: Captures) -> tuple[Parameters, torch.optim.Adam, Tensor, int, dict[str, float]]:
-    """Parameters, optimizer, screen statistics, steps done and last figures, new or as they were saved."""
-    folder = args.out / "progress"
+def make_engine(args: Args, radius: float, screen: Tensor) -> Engine:
+    """What the chosen backend fits with; `screen` as it goes on."""
+    engine = GsplatEngine if backends.chosen() == "gsplat" else CpuEngine
+    return engine(args.density, args.steps, radius, args.seed, screen)
+
+
+def _photograph(engine: Engine, captures: Captures, index: int) -> tuple[Tensor, Tensor]:
+    """Photograph (H, W, 3), 0..1, and mask (H, W), on the engine's device."""
+    image, mask = (torch.from_numpy(x[index]).to(engine.device) for x in (captures.images, captures.masks))
+    return image.float() / 255, mask
+
+
+def _begin(args: Args, captures: Captures) -> tuple[Parameters, Optimizers, Engine, int, dict[str, float]]:
+    """Parameters, optimizers, engine, steps done and last figures, new or as they were saved."""
+    folder, radius = args.out / "progress", captures.radius
     if not args.resume or not (folder / "config.json").exists():
         file = args.points or captures.points_file
         cloud = read_points(file) if file else random_points(captures, args.random_points, args.seed)
-        parameters = first_parameters(*cloud, args.sh_degree, captures.radius)
-        return parameters, make_optimizer(parameters), torch.zeros(len(parameters["means"]), 2), 0, {}
-    config, tensors, _ = load_checkpoint(folder, module="gaussians", stages=("fit",))
-    now, then = _json(args), config["args"]
-    changed = {k: then.get(k) for k in sorted(now.keys() | then.keys()) if k not in FREE and now.get(k) != then.get(k)}
-    if changed:
-        raise ValueError(f"{folder}: this run was started with {changed}; use the same settings, or leave --resume out")
-    parameters = {k.split(".")[1]: v.requires_grad_() for k, v in tensors.items() if k.startswith("value.")}
-    optimizer = make_optimizer(parameters)
-    for group in optimizer.param_groups:
-        prefix = f"adam.{group['name']}."
-        state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        if state:
-            optimizer.state[group["params"][0]] = state
-    return parameters, optimizer, tensors["screen"], int(config["step"]), config["result"]
+        values, states, done, result = first_parameters(*cloud, args.sh_degree, radius), {}, 0, {}
+        screen = torch.zeros(len(cloud[0]), 2)
+    else:
+        config, tensors, _ = load_checkpoint(folder, module="gaussians", stages=("fit",))
+        now, then = _json(args), config["args"]
+        keys = sorted((now.keys() | then.keys()) - set(FREE))
+        if changed := {key: then.get(key) for key in keys if now.get(key) != then.get(key)}:
+            raise ValueError(f"{folder}: this run was started with {changed}; use the same settings, "
+                             "or leave --resume out")  # fmt: skip
+        values = {name.removeprefix("value."): x for name, x in tensors.items() if name.startswith("value.")}
+        states = {name: x for name, x in tensors.items() if name.startswith("adam.")}
+        screen, done, result = tensors["screen"], int(config["step"]), config["result"]
+    engine = make_engine(args, radius, screen)
+    parameters = {name: x.detach().to(engine.device).requires_grad_() for name, x in values.items()}
+    optimizers = make_optimizers(parameters)
+    for name, x in states.items():
+        _, parameter, key = name.split(".")
+        optimizers[parameter].state[parameters[parameter]][key] = x.to(engine.device)
+    return parameters, optimizers, engine, done, result
 
 
 def _save(
-    args: Args,
-    parameters: Parameters,
-    optimizer: torch.optim.Adam,
-    screen: Tensor,
-    step: int,
-    result: dict[str, float],
+    args: Args, parameters: Parameters, optimizers: Optimizers, screen: Tensor, step: int, result: dict[str, float]
 ) -> None:
     """Everything that `_begin` needs to go on as if nothing had happened, as safetensors and JSON."""
     tensors = {f"value.{name}": value for name, value in parameters.items()} | {"screen": screen}
-    for group in optimizer.param_groups:
-        for key, value in optimizer.state.get(group["params"][0], {}).items():
-            tensors[f"adam.{group['name']}.{key}"] = torch.as_tensor(value)
+    for name, optimizer in optimizers.items():
+        for key, value in optimizer.state.get(parameters[name], {}).items():
+            tensors[f"adam.{name}.{key}"] = torch.as_tensor(value)
     config = {"step": step, "result": result, "args": _json(args)}
     save_checkpoint(args.out / "progress", tensors, module="gaussians", stage="fit", config=config, provenance={})
 
@@ -205,12 +218,12 @@ def _json(args: Args) -> dict[str, Any]:
     return json.loads(json.dumps(asdict(args), default=str))
 
 
-def _draw_held_out(file: Path, parameters: Parameters, captures: Captures) -> None:
+def _draw_held_out(file: Path, engine: Engine, parameters: Parameters, captures: Captures) -> None:
     """Up to four held-out photographs (left) beside the fit (right), as PNG."""
     rows = []
     with torch.no_grad():
         for index in range(0, len(captures.images), HOLD_OUT):
-            picture = draw(parameters, captures, index, degree_of(parameters)).clamp(0, 1).mul(255).round()
-            rows.append(np.concatenate([captures.images[index], picture.byte().numpy()], axis=1))
+            picture = draw(engine, parameters, captures, index, degree_of(parameters)).clamp(0, 1).mul(255).round()
+            rows.append(np.concatenate([captures.images[index], picture.byte().cpu().numpy()], axis=1))
     rows = [row for row in rows if row.shape == rows[0].shape][:4]
     cv2.imwrite(str(file), cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR))

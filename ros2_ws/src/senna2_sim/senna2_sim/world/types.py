@@ -97,6 +97,7 @@ class AgentSpec:
     start_speed_mps: float
     behaviour: Literal["idm", "script", "replay"] = "idm"
     params: dict[str, float] = field(default_factory=dict)
+    lamps: np.ndarray | None = None  # as logged, instead of as it behaves: (T, 2) every 0.1 s: brakes 0 or 1; indicates
 
 
 @dataclass(frozen=True, kw_only=True)
