@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from senna2_core.actions import ALL_DECISIONS, Decision
 from senna2_core.messages import DecisionOutput
 from senna2_core.objects import Navigation
-from senna2_vlm.model import CARD, VlmParts, load_parts, read_card
+from senna2_vlm.model import CARD, PatchProduct, VlmParts, load_parts, read_card
 from senna2_vlm.prompt import ANSWERS, IMAGE_TOKEN, prompt
 
 
@@ -66,6 +66,8 @@ class DecisionModel:
     def __init__(self, parts: VlmParts):
         self.parts = parts
         self.model = parts.model
+        vision = self.model.model.visual
+        vision.patch_embed = PatchProduct(vision.patch_embed.proj)
         self._trie = AnswerTrie.build(parts.tokenizer, ANSWERS)
         self._image_token = parts.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
 
