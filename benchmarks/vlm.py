@@ -6,7 +6,6 @@ where the time of `decide` goes. Writes docs/benchmarks/vlm.md. About 2 minutes 
 """
 
 import itertools
-import platform
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
