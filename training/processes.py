@@ -1,7 +1,4 @@
-"""Several processes, a device each, that train as one.
-
-On GPUs `accelerate launch --multi_gpu --num_processes N -m training.STAGE ...`; anywhere, CPUs included,
-`torchrun --nproc_per_node N -m training.STAGE ...`.
+"""Several processes, a GPU each, that train as one: `accelerate launch --multi_gpu --num_processes N -m training.X`.
 
 No wrapper around the model. Every process draws the same batch from the same seed and looks at its own part of it; its
 loss is that part's share of the loss of the whole batch, so sums over processes are what one process would compute.
