@@ -3,6 +3,8 @@
 The loss is the likelihood of the written answer: the decision, then the reason for it. The reason comes after the
 decision, so driving never waits for it. The small preset starts from nothing and is also told what each image token
 shows. Ctrl-C stops after the step under way; the same command with --resume goes on as if nothing had happened.
+
+Several GPUs: accelerate launch --multi_gpu --num_processes 8 -m training.stage1_vlm --preset full
 """
 
 import math
@@ -10,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-import tyro
+from accelerate import PartialState
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import trange
 
@@ -26,6 +29,8 @@ from senna2_vlm.model import build_small, save_parts
 from senna2_vlm.prompt import answer
 from training.common import command_line, cosine, interruptible, load_progress, save_progress, seed_everything
 from training.data import Target
+from training.presets import from_command_line
+from training.processes import add_up, add_up_gradients, join, own_parts
 from training.questions import Question, Sampling, draw_weights, read_questions
 
 STAGE = "1a"
@@ -33,9 +38,11 @@ STAGE = "1a"
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Stage 1a: train the VLM on recorded drives. The full-scale preset of the paper: --start
-    Qwen/Qwen2.5-VL-3B-Instruct --device cuda --no-sights --fps 1 --batch 512 --steps 10000 --lr 5e-5 --balance 0."""
+    """Stage 1a: train the VLM on recorded drives. --preset small: from nothing, on a CPU; --preset full: the paper's
+    hyper-parameters for Qwen2.5-VL-3B on GPUs. Every other option changes one setting of the preset."""
 
+    preset: Literal["small", "full"] = "small"
+    """Where the other settings come from."""
     bags: Path = Path("bags")
     """Folder of bags (make bags)."""
     out: Path = Path("models/small-s1/vlm")
@@ -54,17 +61,25 @@ class Args:
     """What is right: the expert's plan, or the driven odometry."""
     sights: bool = True
     """Also learn what each image token shows."""
+    reasons: bool = True
+    """Also learn to say why, after the decision."""
     fps: float = 5.0
-    """Frames taken from each clip, per second."""
+    """Frames taken from each clip, per second. The paper has 1; the small preset takes more of its few clips."""
     steps: int = 2000
     """Optimizer steps."""
     batch: int = 8
-    """Frames per step."""
+    """Frames per step, of all processes."""
+    micro_batch: int = 8
+    """Frames that a process looks at at once; gradients are accumulated until the batch is through."""
     lr: float = 1e-3
     """Learning rate after warm-up; cosine decay to 0."""
     warmup: int = 60
     """Steps of linear warm-up."""
     weight_decay: float = 1e-4
+    """Of AdamW."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Of AdamW."""
+    eps: float = 1e-8
     """Of AdamW."""
     max_grad_norm: float = 1.0
     """Gradients are clipped to this."""
@@ -79,15 +94,40 @@ class Args:
     seed: int = 0
     """Of weights and of the order of frames."""
     device: str = "cpu"
-    """Torch device."""
+    """Torch device; with several processes, cuda gives each its own."""
     threads: int = 1
     """CPU threads; more than one only helps on an idle machine."""
+
+
+SMALL = Args()
+FULL = Args(  # Senna-2 A.1; it says nothing of max_grad_norm, of balance, and of what the answers say besides decisions
+    preset="full",
+    out=Path("models/full-s1/vlm"),
+    run=Path("runs/train/full/stage1_vlm"),
+    start="Qwen/Qwen2.5-VL-3B-Instruct",
+    rig="nuscenes",
+    sights=False,
+    reasons=False,
+    fps=1.0,
+    steps=10_000,
+    batch=512,
+    micro_batch=4,
+    lr=5e-5,
+    warmup=0,
+    weight_decay=1e-4,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    balance=1.0,
+    validation_frames=2000,
+    device="cuda",
+)
 
 
 def main(args: Args) -> float:
     """Train; returns the best validation F1, the mean over the speed and path classes that occur."""
     seed_everything(args.seed, args.threads)
-    vlm = DecisionModel.from_pretrained(args.start, args.device, torch.float32) if args.start else small(args)
+    state, device = join(args.device)
+    vlm = DecisionModel.from_pretrained(args.start, device, torch.float32) if args.start else small(args, device)
     if args.device == "cpu":
         vlm.model.set_attn_implementation("eager")  # its backward pass takes half the time of the fused one
     camera = load_rig(args.rig)["front"]
@@ -98,64 +138,80 @@ def main(args: Args) -> float:
     spread = np.linspace(0, len(validation) - 1, min(args.validation_frames, len(validation)))
     validation = [validation[i] for i in spread.astype(int)]
     draw = draw_weights(train, args.balance)
-    optimizer = torch.optim.AdamW(vlm.model.parameters(), lr=args.lr, weight_decay=args.weight_decay)
+    optimizer = torch.optim.AdamW(
+        vlm.model.parameters(), lr=args.lr, betas=args.betas, eps=args.eps, weight_decay=args.weight_decay
+    )
     begin, error = (
         load_progress(args.run / "progress", vlm.model, optimizer, STAGE, to_dict(args))
         if args.resume
         else (0, math.inf)
     )
-    log = SummaryWriter(str(args.run), purge_step=begin)
-    with interruptible() as stop, trange(begin, args.steps, initial=begin, total=args.steps, desc="stage 1a") as bar:
+    log = SummaryWriter(str(args.run), purge_step=begin) if state.is_main_process else None
+    with (
+        interruptible() as stop,
+        trange(
+            begin, args.steps, initial=begin, total=args.steps, desc="stage 1a", disable=not state.is_main_process
+        ) as bar,
+    ):
         for step in bar:
             rng = np.random.default_rng([args.seed, step])
             batch = [train[i] for i in rng.choice(len(train), args.batch, p=draw)]
             for group in optimizer.param_groups:
                 group["lr"] = args.lr * cosine(step, args.steps, args.warmup)
             vlm.model.train()
-            with torch.autocast(torch.device(args.device).type, torch.bfloat16, enabled=args.bf16):
-                loss = vlm.answer_loss(
-                    *asked(batch),
-                    [answer(question.decision, question.reason) for question in batch],
-                    [question.sights for question in batch] if args.sights else None,
-                )
             optimizer.zero_grad()
-            loss.backward()
+            whole, shares = told(batch, args), []
+            for part in own_parts(batch, args.micro_batch, state):
+                with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.bf16):
+                    answers, sights = told(part, args)
+                    share = vlm.answer_loss(*asked(part), answers, sights if args.sights else None, within=whole)
+                share.backward()
+                shares.append(share.detach())
+            add_up_gradients(vlm.model.parameters(), state)
             grad_norm = torch.nn.utils.clip_grad_norm_(vlm.model.parameters(), args.max_grad_norm)
             optimizer.step()
-            log.add_scalar("train/loss", loss.item(), step)
-            log.add_scalar("train/grad_norm", grad_norm.item(), step)
-            bar.set_postfix(loss=f"{loss.item():.2f}", error=f"{error:.3f}", refresh=False)
+            loss = add_up(torch.stack(shares).sum()).item()
+            stopped = add_up(torch.tensor(float(bool(stop)), device=device)).item() > 0  # all after the same step
+            bar.set_postfix(loss=f"{loss:.2f}", error=f"{error:.3f}", refresh=False)
             last = step + 1 == args.steps
-            if (step + 1) % args.validate_every == 0 or last:
-                scores = validate(vlm, validation, args.batch)
+            due = (step + 1) % args.validate_every == 0 or last
+            scores = validate(vlm, validation, args.batch, state) if due else {}
+            better = due and 1 - scores["mean"] < error
+            error = 1 - scores["mean"] if better else error
+            if log is not None:
+                log.add_scalar("train/loss", loss, step)
+                log.add_scalar("train/grad_norm", grad_norm.item(), step)
                 for name, value in scores.items():
                     log.add_scalar(f"validation/{name}", value, step)
-                if 1 - scores["mean"] < error:
-                    error = 1 - scores["mean"]
+                if better:
                     provenance = {
                         "command": command_line("training.stage1_vlm"),
                         "args": to_dict(args),
                         "step": step + 1,
+                        "processes": state.num_processes,
                         "training_frames": len(train),
                         "validation_frames": len(validation),
                         "validation_f1": {name: round(value, 4) for name, value in scores.items()},
                     }
                     save_parts(vlm.parts, args.out, stage=STAGE, provenance=provenance)
-                bar.write(f"step {step + 1}: F1 " + ", ".join(f"{k} {v:.2f}" for k, v in scores.items()))
-            if (step + 1) % args.validate_every == 0 or last or stop:
-                save_progress(args.run / "progress", vlm.model, optimizer, step + 1, STAGE, to_dict(args), error)
-            if stop:
-                print(f"stopped after step {step + 1}; the same command with --resume goes on from there")
+                if due:
+                    bar.write(f"step {step + 1}: F1 " + ", ".join(f"{k} {v:.2f}" for k, v in scores.items()))
+                if due or stopped:
+                    save_progress(args.run / "progress", vlm.model, optimizer, step + 1, STAGE, to_dict(args), error)
+            if stopped:
+                if log is not None:
+                    print(f"stopped after step {step + 1}; the same command with --resume goes on from there")
                 raise SystemExit(130)
-    log.close()
-    print(f"{args.out}: best validation F1 {1 - error:.3f}")
+    if log is not None:
+        log.close()
+        print(f"{args.out}: best validation F1 {1 - error:.3f}")
     return 1 - error
 
 
-def small(args: Args) -> DecisionModel:
+def small(args: Args, device: str) -> DecisionModel:
     """The small preset with random weights."""
     parts = build_small(args.config, args.seed)
-    parts.model.to(args.device)
+    parts.model.to(device)
     return DecisionModel(parts)
 
 
@@ -164,16 +220,24 @@ def asked(questions: Sequence[Question]) -> tuple[list, list, list]:
     return [q.image for q in questions], [q.navigation for q in questions], [q.speed_mps for q in questions]
 
 
-def validate(vlm: DecisionModel, questions: Sequence[Question], batch: int) -> dict[str, float]:
-    """F1 of each speed and path class that occurs or is answered, and their mean."""
+def told(questions: Sequence[Question], args: Args) -> tuple[list[str], list[list[str]]]:
+    """Answers to learn, and what the image tokens show."""
+    return [answer(q.decision, q.reason if args.reasons else "") for q in questions], [q.sights for q in questions]
+
+
+def validate(vlm: DecisionModel, questions: Sequence[Question], batch: int, state: PartialState) -> dict[str, float]:
+    """F1 of each speed and path class that occurs or is answered, and their mean; the processes share the work."""
     vlm.model.eval()
-    pairs = []
+    own = questions[state.process_index :: state.num_processes]
+    counts = torch.zeros(len(ALL_DECISIONS), len(ALL_DECISIONS), dtype=torch.long, device=vlm.model.device)
     with torch.inference_mode():
-        for start in range(0, len(questions), batch):
-            part = questions[start : start + batch]
+        for start in range(0, len(own), batch):
+            part = own[start : start + batch]
             scores, _ = vlm.score(*asked(part))
-            said = (ALL_DECISIONS[i] for i in scores.argmax(1).tolist())
-            pairs += [(d, question.decision) for d, question in zip(said, part, strict=True)]
+            for said, question in zip(scores.argmax(1).tolist(), part, strict=True):
+                counts[said, question.decision.index] += 1
+    cells = [(i, j, n) for i, row in enumerate(add_up(counts).tolist()) for j, n in enumerate(row)]
+    pairs = [(ALL_DECISIONS[said], ALL_DECISIONS[right]) for said, right, n in cells for _ in range(n)]
     result = _f1("speed", SpeedAction, [(said.speed, right.speed) for said, right in pairs])
     result |= _f1("path", PathClass, [(said.path, right.path) for said, right in pairs])
     return result | {"mean": float(np.mean(list(result.values())))}
@@ -191,4 +255,4 @@ def _f1(name: str, classes: type[IntEnum], pairs: Sequence[tuple[int, int]]) -> 
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    main(from_command_line({"small": SMALL, "full": FULL}))

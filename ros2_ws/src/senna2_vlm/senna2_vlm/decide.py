@@ -3,8 +3,14 @@
 The answers are packed behind the prompt as a trie: tokens that several answers begin with appear once, each node
 attends to the prompt and to its own ancestors only, and its position is that of a token at its depth. So the
 probability of every answer equals what 20 separate passes give, for about the price of reading the prompt.
+
+The decision is the most probable of the 20 pairs of a speed and a direction action, whatever order the words of an
+answer have and however the tokenizer cuts them; it is the one that the published probabilities name. Greedy decoding
+takes the most probable first token (hence the speed action that is likeliest by itself), then the best way on from
+there. The two differ only where no answer has more than half of the probability; then greedy's answer has less.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from senna2_core.actions import ALL_DECISIONS, Decision
 from senna2_core.messages import DecisionOutput
 from senna2_core.objects import Navigation
-from senna2_vlm.model import CARD, VlmParts, load_parts, read_card
+from senna2_vlm.model import CARD, PatchProduct, VlmParts, load_parts, read_card
 from senna2_vlm.prompt import ANSWERS, IMAGE_TOKEN, prompt
 
 
@@ -66,6 +72,8 @@ class DecisionModel:
     def __init__(self, parts: VlmParts):
         self.parts = parts
         self.model = parts.model
+        vision = self.model.model.visual
+        vision.patch_embed = PatchProduct(vision.patch_embed.proj)
         self._trie = AnswerTrie.build(parts.tokenizer, ANSWERS)
         self._image_token = parts.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
 
@@ -180,6 +188,8 @@ class DecisionModel:
         speeds_mps: Sequence[float],
         answers: Sequence[str],
         sights: Sequence[Sequence[str]] | None = None,
+        *,
+        within: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None,
     ) -> torch.Tensor:
         """Mean negative log-likelihood of the answer tokens (Senna-2 eq. 2), a scalar; what training minimises.
 
@@ -191,20 +201,25 @@ class DecisionModel:
             sights: what each image token shows, one word for each of the (rows x columns, row-major) of `image_grid`.
                 Adds the negative log-likelihood of these words given their image embeddings; rare words weigh more.
                 A small model that starts from nothing learns to see by it.
+            within: answers and sights of the whole batch that these frames are a part of. The result is then their
+                share of its loss: the shares of all parts add up to it.
         """
         inputs = self._encode(images, navigations, speeds_mps, answers)
         labels = inputs.pop("labels")[:, 1:]
         vision = self.model.model.get_image_features(inputs.pop("pixel_values"), inputs["image_grid_thw"])
         states = self.model.model(**inputs, mm_encoder_outputs={"image": vision}, use_cache=False).last_hidden_state
-        loss = self._likelihood(states[:, :-1][labels >= 0], labels[labels >= 0]).mean()
+        all_answers, all_sights = within or (answers, sights or ())
+        surprise = self._surprise(states[:, :-1][labels >= 0], labels[labels >= 0])
+        loss = surprise.sum() / sum(map(len, self._tokens(list(all_answers))))
         if sights is not None:
-            words = [word for sight in sights for word in sight]
-            known = sorted(set(words))
-            index = torch.tensor([known.index(word) for word in words], device=loss.device)
+            counts = Counter(word for sight in all_sights for word in sight)
+            known = {word: i for i, word in enumerate(sorted(counts))}
+            index = torch.tensor([known[word] for sight in sights for word in sight], device=loss.device)
             tokens = torch.tensor([ids[-1] for ids in self._tokens([f" {w}" for w in known])], device=loss.device)
+            weights = torch.tensor([counts[word] ** -0.5 for word in known], device=loss.device)[index]
             seen = self.model.model.language_model.norm(torch.cat(vision.pooler_output))
-            weights = index.bincount()[index].float().rsqrt()
-            loss = loss + (weights * self._likelihood(seen, tokens[index])).sum() / weights.sum()
+            total = sum(count**0.5 for count in counts.values())
+            loss = loss + (weights * self._surprise(seen, tokens[index])).sum() / total
         return loss
 
     def image_grid(self, height: int, width: int) -> tuple[int, int]:
@@ -214,7 +229,7 @@ class DecisionModel:
         _, rows, columns = (vision["image_grid_thw"][0] // merge).tolist()
         return rows, columns
 
-    def _likelihood(self, states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    def _surprise(self, states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Negative log-likelihood (N,) of tokens (N,) given final states (N, D)."""
         logits = self.model.lm_head(states).float()
         return torch.nn.functional.cross_entropy(logits, tokens, reduction="none")

@@ -23,13 +23,14 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
 )
+from transformers.initialization import no_init_weights
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.utils.logging import disable_progress_bar
 
 from senna2_core.actions import DirectionAction, SpeedAction, words
 from senna2_core.objects import Category
-from senna2_vlm.config import SmallVlmConfig
+from senna2_vlm.config import FullVlmConfig, LoraSettings, SmallVlmConfig, VlmConfig
 from senna2_vlm.prompt import ANSWERS, END_TOKEN, IMAGE_TOKEN, SYSTEM, VERBS
 
 if TYPE_CHECKING:
@@ -49,8 +50,6 @@ SPECIAL_TOKENS = (
     IMAGE_TOKEN,
     "<|video_pad|>",
 )
-# Language model only; bare names would also hit the vision tower's MLPs.
-LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 CHAT_TEMPLATE = (  # Qwen2.5-VL's, without videos, so that other tools render our prompt too
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
@@ -77,42 +76,9 @@ def build_small(config: SmallVlmConfig, seed: int) -> VlmParts:
     whose coefficients vary alike in natural images; random filters would all see little but brightness.
     """
     tokenizer = _small_tokenizer(config.vocabulary)
-    text = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": config.hidden,
-        "intermediate_size": config.feed_forward,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "num_key_value_heads": config.kv_heads,
-        "max_position_embeddings": 2048,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": list(config.mrope_section)},
-        "bos_token_id": None,
-        "eos_token_id": tokenizer.convert_tokens_to_ids(END_TOKEN),
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    vision = {
-        "depth": config.vision_layers,
-        "hidden_size": config.vision_hidden,
-        "intermediate_size": config.vision_feed_forward,
-        "num_heads": config.vision_heads,
-        "out_hidden_size": config.hidden,
-        "window_size": config.window_px,
-        "fullatt_block_indexes": list(config.full_attention_layers),
-    }
-    special = {
-        name: tokenizer.convert_tokens_to_ids(token)
-        for name, token in (
-            ("image_token_id", IMAGE_TOKEN),
-            ("video_token_id", "<|video_pad|>"),
-            ("vision_start_token_id", "<|vision_start|>"),
-            ("vision_end_token_id", "<|vision_end|>"),
-        )
-    }
-    model = Qwen2_5_VLForConditionalGeneration(
-        Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **special)
-    )
+    model = Qwen2_5_VLForConditionalGeneration(_qwen_config(config, tokenizer, len(tokenizer)))
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.generation_config.eos_token_id = text["eos_token_id"]
+    model.generation_config.eos_token_id = model.config.text_config.eos_token_id
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -122,8 +88,29 @@ def build_small(config: SmallVlmConfig, seed: int) -> VlmParts:
                 weight.normal_(0.0, weight[0].numel() ** -0.5, generator=generator)
         patches = model.model.visual.patch_embed.proj.weight  # (filters, colours, frames, pixels, pixels)
         patches.copy_(_cosine_filters(*patches.shape[::4])[:, :, None] / patches.shape[2])
-    processor = Qwen2VLImageProcessorPil(min_pixels=28 * 28 * 4, max_pixels=config.max_pixels)
-    return VlmParts(model=model.eval(), tokenizer=tokenizer, image_processor=processor)
+    return VlmParts(model=model.eval(), tokenizer=tokenizer, image_processor=_image_processor(config))
+
+
+def build_full(seed: int, config: FullVlmConfig | None = None) -> VlmParts:
+    """The 3B model with random bfloat16 weights: 7.5 GB that know nothing, to measure memory and time without a hub.
+
+    Its tokenizer is the small preset's, which writes driving prompts of about the same length.
+    """
+    config = config or FullVlmConfig()
+    tokenizer = _small_tokenizer(config.vocabulary)
+    with no_init_weights():  # they would be drawn twice
+        model = Qwen2_5_VLForConditionalGeneration._from_config(
+            _qwen_config(config, tokenizer, config.vocabulary), dtype=torch.bfloat16
+        )
+    model.tie_weights()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 1:
+                weight.fill_(0.0 if name.endswith("bias") else 1.0)
+            else:
+                weight.normal_(0.0, weight[0].numel() ** -0.5, generator=generator)
+    return VlmParts(model=model.eval(), tokenizer=tokenizer, image_processor=_image_processor(config))
 
 
 def load_parts(name_or_folder: str | Path, device: str, dtype: torch.dtype | str) -> VlmParts:
@@ -195,14 +182,78 @@ def read_card(folder: str | Path, stages: tuple[str, ...] = ()) -> dict[str, Any
     return card
 
 
-def attach_lora(model: torch.nn.Module, rank: int = 8, alpha: int = 16) -> "PeftModel":
-    """Freeze the model and add low-rank adapters to its language model (Senna-2 stages 2 and 3: r = 8, alpha = 16).
+def attach_lora(model: torch.nn.Module, settings: LoraSettings | None = None) -> "PeftModel":
+    """Freeze the model and add low-rank adapters to its language model, as stages 2 and 3 train it.
 
     `merge_and_unload()` of the result gives the plain class back, ready for `save_parts`.
     """
     from peft import LoraConfig, get_peft_model  # half of the start-up time of a driving VLM, which needs none of it
 
-    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=LORA_TARGETS))  # type: ignore[arg-type]
+    settings = settings or LoraSettings()
+    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=settings.targets)
+    return get_peft_model(model, config)  # type: ignore[arg-type]
+
+
+class PatchProduct(torch.nn.Module):
+    """The patch embedding of the vision tower as one matrix product.
+
+    A convolution whose stride is its kernel is nothing else, but as Conv3d takes 4 times as long on a CPU.
+    Weights keep their place and name, `patch_embed.proj.weight`, so checkpoints do not change.
+    """
+
+    def __init__(self, proj: torch.nn.Module):
+        super().__init__()
+        self.proj = proj
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Patches (N, colours x frames x pixels) to embeddings (N, width)."""
+        weight: torch.Tensor = self.proj.weight  # type: ignore[assignment]
+        return torch.nn.functional.linear(pixels.to(weight.dtype), weight.flatten(1))
+
+
+def _qwen_config(config: VlmConfig, tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> Qwen2_5_VLConfig:
+    """transformers' configuration of these sizes, with the special tokens of this tokenizer."""
+    text = {
+        "vocab_size": vocab_size,
+        "hidden_size": config.hidden,
+        "intermediate_size": config.feed_forward,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads,
+        "max_position_embeddings": config.positions,
+        "rms_norm_eps": config.norm_eps,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": config.rope_theta,
+            "mrope_section": list(config.mrope_section),
+        },
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.convert_tokens_to_ids(END_TOKEN),
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    vision = {
+        "depth": config.vision_layers,
+        "hidden_size": config.vision_hidden,
+        "intermediate_size": config.vision_feed_forward,
+        "num_heads": config.vision_heads,
+        "out_hidden_size": config.hidden,
+        "window_size": config.window_px,
+        "fullatt_block_indexes": list(config.full_attention_layers),
+    }
+    special = {
+        name: tokenizer.convert_tokens_to_ids(token)
+        for name, token in (
+            ("image_token_id", IMAGE_TOKEN),
+            ("video_token_id", "<|video_pad|>"),
+            ("vision_start_token_id", "<|vision_start|>"),
+            ("vision_end_token_id", "<|vision_end|>"),
+        )
+    }
+    return Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **special)
+
+
+def _image_processor(config: VlmConfig) -> Qwen2VLImageProcessorPil:
+    return Qwen2VLImageProcessorPil(min_pixels=28 * 28 * 4, max_pixels=config.max_pixels)
 
 
 def _load(name: str, device: str, dtype: torch.dtype | str) -> VlmParts:

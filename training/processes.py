@@ -1,0 +1,46 @@
+"""Several processes, a GPU each, that train as one: `accelerate launch --multi_gpu --num_processes N -m training.X`.
+
+No wrapper around the model. Every process draws the same batch from the same seed and looks at its own part of it; its
+loss is that part's share of the loss of the whole batch, so sums over processes are what one process would compute.
+One process alone needs no launcher.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
+
+T = TypeVar("T")
+
+
+def join(device: str) -> tuple[PartialState, str]:
+    """Meet the other processes, if a launcher started some; also the device that is ours, e.g. "cuda:1"."""
+    state = PartialState(cpu=device == "cpu")
+    return state, device if state.num_processes == 1 else str(state.device)
+
+
+def own_parts(batch: Sequence[T], most: int, state: PartialState) -> list[Sequence[T]]:
+    """This process's share of the batch in parts of `most` elements at most (gradients are accumulated over parts).
+
+    Raises:
+        ValueError: fewer elements than processes.
+    """
+    if len(batch) < state.num_processes:
+        raise ValueError(f"batch: {len(batch)} for {state.num_processes} processes, wanted at least one for each")
+    own = batch[state.process_index :: state.num_processes]
+    return [own[start : start + most] for start in range(0, len(own), most)]
+
+
+def add_up(value: torch.Tensor) -> torch.Tensor:
+    """The sum over all processes, to each of them."""
+    return reduce(value, "sum")
+
+
+def add_up_gradients(parameters: Iterable[torch.nn.Parameter], state: PartialState) -> None:
+    """Replace every gradient by the sum over all processes."""
+    if state.num_processes > 1:
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad = add_up(parameter.grad)
