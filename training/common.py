@@ -13,9 +13,11 @@ from senna2_core.checkpoints import load_checkpoint, save_checkpoint
 from senna2_core.interrupts import interruptible as interruptible
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """Random numbers of one training step: they depend on nothing else, so that a resumed run repeats them."""
-    return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1)[0]))
+def step_generator(seed: int, step: int, part: int = 0) -> torch.Generator:
+    """Random numbers of a part of one training step: they depend on nothing else, so that a resumed run, and one with
+    more processes, repeats them."""
+    words = [seed, step, part] if part else [seed, step]
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
 
 
 def seed_everything(seed: int, threads: int = 1) -> None:

@@ -8,6 +8,7 @@ One process alone needs no launcher.
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
@@ -31,6 +32,18 @@ def own_parts(batch: Sequence[T], most: int, state: PartialState) -> list[Sequen
         raise ValueError(f"batch: {len(batch)} for {state.num_processes} processes, wanted at least one for each")
     own = batch[state.process_index :: state.num_processes]
     return [own[start : start + most] for start in range(0, len(own), most)]
+
+
+def shares(batch: np.ndarray, most: int, state: PartialState) -> list[tuple[int, np.ndarray]]:
+    """The batch in numbered parts of `most` elements at most; those of this process. The parts do not depend on how many
+    processes there are: a loss that is a mean over each part, and over the parts, is the same for one and for many."""
+    parts = [batch[start : start + most] for start in range(0, len(batch), most)]
+    if len(parts) < state.num_processes:
+        raise ValueError(
+            f"batch: {len(parts)} parts of {most} for {state.num_processes} processes, wanted at least one for each; "
+            "use a smaller --micro-batch"
+        )
+    return list(enumerate(parts))[state.process_index :: state.num_processes]
 
 
 def add_up(value: torch.Tensor) -> torch.Tensor:

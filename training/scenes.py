@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -177,6 +178,8 @@ class Augmentation:
 class SceneTraining:
     """Options that the stages which train perception and planner share."""
 
+    preset: Literal["small", "full"] = "small"
+    """Where the other settings come from."""
     bags: Path = Path("bags")
     """Folder of bags (make bags)."""
     resume: bool = False
@@ -186,12 +189,18 @@ class SceneTraining:
     target: Target = "plan"
     """What the planner imitates: the expert's plan, or the driven odometry."""
     batch: int = 8
-    """Sequences per step."""
+    """Sequences per step, of all processes."""
+    micro_batch: int = 8
+    """Sequences that a process looks at at once; gradients are accumulated until the batch is through."""
     frames: int = 4
     """Frames per sequence, a memory lag (0.5 s) apart."""
     draws: int = 4
     """Noise levels per frame in the diffusion loss."""
     weight_decay: float = 1e-4
+    """Of AdamW."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Of AdamW."""
+    eps: float = 1e-8
     """Of AdamW."""
     max_grad_norm: float = 1.0
     """Gradients are clipped to this."""
@@ -203,10 +212,12 @@ class SceneTraining:
     """How many validation sequences are looked at."""
     seed: int = 0
     """Of everything random."""
+    bf16: bool = False
+    """Matrix products and convolutions in bfloat16, weights stay float32. Slow on CPUs."""
     threads: int = 1
     """Of torch."""
     device: str = "cpu"
-    """Torch device."""
+    """Torch device; with several processes, cuda gives each its own."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """What is spoiled on purpose."""
 

@@ -3,6 +3,8 @@
 Reads bags, a stage 1b model and a stage 1a VLM; writes OUT/{perception,planner,adapter} at every validation. What the
 frozen networks say along the bags is computed once and kept in RUN, so that variants cost minutes. Decisions are as
 old as when driving. Ctrl-C stops after the step under way; --resume goes on.
+
+Several GPUs: accelerate launch --multi_gpu --num_processes 8 -m training.stage1_adapter --preset full
 """
 
 import dataclasses
@@ -16,7 +18,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import tyro
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.tensorboard import SummaryWriter
@@ -45,6 +46,8 @@ from training.common import (
 from training.data import VALIDATION_SEEDS, Drive, Target, find_bags, load_drives, shuffled
 from training.decisions import Decided, all_decisions, pick
 from training.metrics import open_loop
+from training.presets import from_command_line
+from training.processes import add_up, add_up_gradients, join, shares
 from training.scenes import stride
 from training.selection import choose
 from training.stage1_e2e import all_targets, save
@@ -56,8 +59,11 @@ Variant = Literal["senna2", "senna", "no_decision_token", "e2e", "regression", "
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Stage 1c: train the decision adapter and fine-tune the planner; VLM and perception stay as they are."""
+    """Stage 1c: train the decision adapter and fine-tune the planner; VLM and perception stay as they are. --preset small:
+    on a CPU; --preset full: the paper's hyper-parameters. Every other option changes one setting of the preset."""
 
+    preset: Literal["small", "full"] = "small"
+    """Where the other settings come from."""
     variant: Variant = "senna2"
     """senna2: all of it. senna: the decision's embedding alone, no VLM token. no_decision_token: the VLM token alone.
     e2e: no VLM. regression: no VLM, an MLP head from scratch. blind: that, from speed and navigation alone."""
@@ -76,16 +82,22 @@ class Args:
     target: Target = "plan"
     """What the planner imitates: the expert's plan, or the driven odometry."""
     batch: int = 64
-    """Samples per step."""
+    """Samples per step, of all processes."""
+    micro_batch: int = 64
+    """Samples that a process looks at at once; gradients are accumulated until the batch is through."""
     draws: int = 4
     """Noise levels per sample in the diffusion loss."""
     steps: int = 1200
     """Optimizer steps; a planner from scratch takes three times as many."""
     lr: float = 2.5e-4
-    """Learning rate after warm-up; cosine decay to 0. The full-scale preset has 5e-5 at batch 512."""
+    """Learning rate after warm-up; cosine decay to 0."""
     warmup: int = 50
     """Steps of linear warm-up."""
     weight_decay: float = 1e-4
+    """Of AdamW."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Of AdamW."""
+    eps: float = 1e-8
     """Of AdamW."""
     max_grad_norm: float = 1.0
     """Gradients are clipped to this."""
@@ -109,7 +121,7 @@ class Args:
     threads: int = 1
     """Of torch."""
     device: str = "cpu"
-    """Torch device."""
+    """Torch device; with several processes, cuda gives each its own."""
 
     @property
     def uses_vlm(self) -> bool:
@@ -120,6 +132,26 @@ class Args:
     def from_scratch(self) -> bool:
         """Whether the planner is another one than stage 1b trained."""
         return self.variant in ("regression", "blind")
+
+
+SMALL = Args()
+FULL = Args(  # Senna-2 A.1
+    preset="full",
+    start=Path("models/full-s1/e2e"),
+    vlm=Path("models/full-s1/vlm"),
+    out=Path("models/full-s1"),
+    run=Path("runs/train/full/stage1_adapter"),
+    batch=512,
+    micro_batch=512,
+    steps=10_000,
+    lr=5e-5,
+    warmup=0,
+    weight_decay=1e-4,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    validate_every=1000,
+    device="cuda",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +180,7 @@ def main(args: Args) -> float:
     if args.out.resolve() == args.start.resolve():
         raise ValueError(f"--out {args.out}: that is --start, whose planner would be lost; choose another folder")
     seed_everything(args.seed, args.threads)
+    state, device = join(args.device)
     config, weights, _ = load_checkpoint(args.start / "perception", module="perception", stages=("1b",))
     perception = PerceptionNetwork(from_dict(PerceptionConfig, config, f"{args.start}/perception"))
     perception.load_state_dict(weights)
@@ -185,43 +218,62 @@ def main(args: Args) -> float:
             use_decision_token=args.variant != "no_decision_token",
         )
         model["adapter"] = DecisionAdapter(adapter_config)
-    model.to(args.device)
+    model.to(device)
     steps = args.steps * (3 if args.from_scratch else 1)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=args.weight_decay)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=args.lr, betas=args.betas, eps=args.eps, weight_decay=args.weight_decay
+    )
     settings = json.loads(json.dumps(dataclasses.asdict(args), default=str))
     progress = args.run / args.variant / f"seed{args.seed}"
     first, best, ade = 0, math.inf, math.inf
     if args.resume:
         first, best = load_progress(progress / "progress", model, optimizer, "1c", settings)
-    writer = SummaryWriter(str(progress / "tensorboard"), purge_step=first)
+    writer = SummaryWriter(str(progress / "tensorboard"), purge_step=first) if state.is_main_process else None
     began = time.monotonic()
 
-    with interruptible() as stop:
-        for step in (bar := trange(first, steps, initial=first, total=steps, desc="stage 1c", mininterval=1.0)):
-            generator = step_generator(args.seed, step)
-            chosen = shuffled(len(training.where), args.batch, args.seed, step)
-            draw = torch.randint(len(args.latencies_s), (len(chosen),), generator=generator).numpy()
-            scene, truth, speed, *said = training.batch(chosen, np.array(args.latencies_s)[draw], args.device)
-            condition = None
-            if said:
-                silent = (torch.rand(len(chosen), generator=generator) < args.no_decision)[:, None].to(args.device)
-                condition = torch.where(silent, planner.null_condition, model["adapter"](*said))
-            loss = planner.loss(truth, speed, scene, condition, draws=args.draws, generator=generator).mean()
+    with (
+        interruptible() as stop,
+        trange(
+            first, steps, initial=first, total=steps, desc="stage 1c", mininterval=1.0,
+            disable=not state.is_main_process,
+        ) as bar,
+    ):  # fmt: skip
+        for step in bar:
             for group in optimizer.param_groups:
                 group["lr"] = args.lr * cosine(step, steps, args.warmup)
             optimizer.zero_grad()
-            loss.backward()
+            chosen = shuffled(len(training.where), args.batch, args.seed, step)
+            total = torch.zeros((), device=device)
+            for number, part in shares(chosen, args.micro_batch, state):
+                generator = step_generator(args.seed, step, number)
+                draw = torch.randint(len(args.latencies_s), (len(part),), generator=generator).numpy()
+                scene, truth, speed, *said = training.batch(part, np.array(args.latencies_s)[draw], device)
+                condition = None
+                if said:
+                    silent = (torch.rand(len(part), generator=generator) < args.no_decision)[:, None].to(device)
+                    condition = torch.where(silent, planner.null_condition, model["adapter"](*said))
+                loss = planner.loss(truth, speed, scene, condition, draws=args.draws, generator=generator).mean()
+                share = loss * len(part) / len(chosen)
+                share.backward()
+                total += share.detach()
+            add_up_gradients(model.parameters(), state)
             norm = clip_grad_norm_(model.parameters(), args.max_grad_norm)
             optimizer.step()
-            if not math.isfinite(loss.item()):
-                raise FloatingPointError(f"stage 1c, step {step}: loss is {loss.item()}; lower --lr and start again")
+            mean_loss = add_up(total).item()
+            if not math.isfinite(mean_loss):
+                raise FloatingPointError(f"stage 1c, step {step}: loss is {mean_loss}; lower --lr and start again")
+            stopped = add_up(torch.tensor(float(bool(stop)), device=device)).item() > 0  # all after the same step
+            if writer is None:  # the first process writes and validates
+                if stopped:
+                    raise SystemExit(130)
+                continue
             if step % 10 == 0:
-                writer.add_scalar("train/plan", loss.item(), step)
+                writer.add_scalar("train/plan", mean_loss, step)
                 writer.add_scalar("train/gradient_norm", norm.item(), step)
-                bar.set_postfix(plan=f"{loss.item():.3f}")
+                bar.set_postfix(plan=f"{mean_loss:.3f}")
             last = step + 1 == steps
             if (step + 1) % args.validate_every == 0 or last:
-                scores = validate(model, held_out, args.latencies_s[0], args.device)
+                scores = validate(model, held_out, args.latencies_s[0], device)
                 for name, number in scores.items():
                     writer.add_scalar(f"validation/{name}", number, step + 1)
                 ade = scores["ade_m"]
@@ -231,6 +283,7 @@ def main(args: Args) -> float:
                     "seed": args.seed,
                     "drives": len(training.drives),
                     "step": step + 1,
+                    "processes": state.num_processes,
                     "seconds": round(time.monotonic() - began),
                     "validation": {k: round(v, 4) for k, v in scores.items()},
                 }
@@ -250,12 +303,13 @@ def main(args: Args) -> float:
                 if error <= best:
                     best = error
                     shutil.copytree(newest, args.out, dirs_exist_ok=True)
-            if (step + 1) % args.validate_every == 0 or last or stop:
+            if (step + 1) % args.validate_every == 0 or last or stopped:
                 save_progress(progress / "progress", model, optimizer, step + 1, "1c", settings, best)
-            if stop:
+            if stopped:
                 print(f"stopped after step {step + 1}; the same command with --resume goes on from there")
                 raise SystemExit(130)
-    writer.close()
+    if writer is not None:
+        writer.close()
     return ade
 
 
@@ -291,4 +345,4 @@ def validate(model: torch.nn.ModuleDict, samples: Samples, latency_s: float, dev
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    main(from_command_line({"small": SMALL, "full": FULL}))

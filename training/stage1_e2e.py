@@ -3,6 +3,8 @@
 Reads bags, writes OUT/perception and OUT/planner at every validation: the newest, not the best by ADE, which says
 little about how they drive. Ctrl-C stops after the step under way; the same command with --resume goes on as if
 nothing had happened.
+
+Several GPUs: accelerate launch --multi_gpu --num_processes 8 -m training.stage1_e2e --preset full
 """
 
 import dataclasses
@@ -15,16 +17,16 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import trange
 
 from senna2_core.checkpoints import load_checkpoint, save_checkpoint
 from senna2_core.config import to_dict
-from senna2_perception.config import PerceptionConfig
+from senna2_perception.config import FULL_PERCEPTION, PerceptionConfig
 from senna2_perception.network import PerceptionNetwork
-from senna2_planner.config import PlannerConfig
+from senna2_planner.config import FULL_PLANNER, PlannerConfig
 from senna2_planner.planner import make_planner
 from senna2_planner.residual import ResidualPlanner
 from senna2_sim.rig import Rig, load_rig
@@ -39,12 +41,15 @@ from training.common import (
 )
 from training.data import Drive, Target, find_bags, load_drives, sequence_starts, shuffled
 from training.metrics import open_loop
+from training.presets import from_command_line
+from training.processes import add_up, add_up_gradients, join, shares
 from training.scenes import SceneTraining, augment, make_batch, stride
 
 
 @dataclass(frozen=True, kw_only=True)
 class Args(SceneTraining):
-    """Stage 1b: train perception and planner on recorded bags."""
+    """Stage 1b: train perception and planner on recorded bags. --preset small: from nothing, on a CPU; --preset full: the
+    paper's hyper-parameters, for GPUs. Every other option changes one setting of the preset."""
 
     start: Path | None = None
     """Stage 1b model to go on from with these bags: START/perception and START/planner; none: random weights."""
@@ -55,18 +60,44 @@ class Args(SceneTraining):
     steps: int = 2400
     """Optimizer steps."""
     lr: float = 5e-4
-    """Learning rate after warm-up; cosine decay to 0. The full-scale preset has 1e-4 at batch 12288."""
+    """Learning rate after warm-up; cosine decay to 0."""
     warmup: int = 100
     """Steps of linear warm-up."""
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
     """Shape of the perception network."""
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     """Shape of the planner."""
+    backbone: str | None = None
+    """Pretrained backbone for resnet50: a Hugging Face folder, or a name on its hub."""
+
+
+SMALL = Args()
+FULL = Args(  # Senna-2 A.1: batch, steps, learning rate, weight decay, AdamW; the networks' sizes are ours
+    preset="full",
+    out=Path("models/full-s1/e2e"),
+    run=Path("runs/train/full/stage1_e2e"),
+    rig="nuscenes",
+    perception=FULL_PERCEPTION,
+    planner=FULL_PLANNER,
+    backbone="microsoft/resnet-50",
+    steps=30_000,
+    batch=12_288,
+    micro_batch=32,
+    lr=1e-4,
+    warmup=0,
+    weight_decay=1e-4,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    validation_sequences=1024,
+    bf16=True,
+    device="cuda",
+)
 
 
 def main(args: Args) -> float:
     """Train; returns the last validation ADE, m."""
     seed_everything(args.seed, args.threads)
+    state, device = join(args.device)
     rig = load_rig(args.rig)
     drives = load_drives(find_bags(args.bags, "training"), "training bags")
     held_out = load_drives(find_bags(args.bags, "validation"), "validation bags")
@@ -76,74 +107,94 @@ def main(args: Args) -> float:
     checks = checks[np.linspace(0, len(checks) - 1, min(args.validation_sequences, len(checks))).astype(int)]
 
     perception = PerceptionNetwork(args.perception)
+    if args.backbone is not None:
+        perception.encoder.load_pretrained(args.backbone)
     planner = make_planner(args.planner)
     planner.set_statistics(*all_targets(drives, args.target))
     if args.start is not None:
         for name, module in (("perception", perception), ("planner", planner)):
             module.load_state_dict(load_checkpoint(args.start / name, module=name, stages=("1b",))[1])
-    model = torch.nn.ModuleDict({"perception": perception, "planner": planner}).to(args.device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=args.weight_decay)
+    model = torch.nn.ModuleDict({"perception": perception, "planner": planner}).to(device)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=args.lr, betas=args.betas, eps=args.eps, weight_decay=args.weight_decay
+    )
     settings = json.loads(json.dumps(dataclasses.asdict(args), default=str))
     first, ade = 0, math.inf
     if args.resume:
         first, ade = load_progress(args.run / "progress", model, optimizer, "1b", settings)
-    writer = SummaryWriter(str(args.run / "tensorboard"), purge_step=first)
+    writer = SummaryWriter(str(args.run / "tensorboard"), purge_step=first) if state.is_main_process else None
     began = time.monotonic()
-    with interruptible() as stop:
-        for step in (
-            bar := trange(first, args.steps, initial=first, total=args.steps, desc="stage 1b", mininterval=1.0)
-        ):
-            generator = step_generator(args.seed, step)
-            batch = make_batch(
-                drives,
-                starts[shuffled(len(starts), args.batch, args.seed, step)],
-                args.frames,
-                args.perception,
-                args.target,
-                rig,
-            )
-            batch = augment(batch, args.augmentation, generator).to(args.device)
-            tokens, found = perception.sequence(*batch.inputs)
-            losses = perception.heads.loss(found, batch.truth)
-            losses["plan"] = planner.loss(
-                batch.trajectory, batch.speed_mps, tokens, draws=args.draws, generator=generator
-            ).mean()
-            loss = losses["plan"] + args.perception_weight * sum(v for k, v in losses.items() if k != "plan")
+    with (
+        interruptible() as stop,
+        trange(
+            first, args.steps, initial=first, total=args.steps, desc="stage 1b", mininterval=1.0,
+            disable=not state.is_main_process,
+        ) as bar,
+    ):  # fmt: skip
+        for step in bar:
             for group in optimizer.param_groups:
                 group["lr"] = args.lr * cosine(step, args.steps, args.warmup)
             optimizer.zero_grad()
-            loss.backward()
+            chosen = starts[shuffled(len(starts), args.batch, args.seed, step)]
+            sums: dict[str, Tensor] = {}
+            for number, part in shares(chosen, args.micro_batch, state):
+                generator = step_generator(args.seed, step, number)
+                batch = make_batch(drives, part, args.frames, args.perception, args.target, rig)
+                batch = augment(batch, args.augmentation, generator).to(device)
+                with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.bf16):
+                    tokens, found = perception.sequence(*batch.inputs)
+                losses = perception.heads.loss(found, batch.truth)
+                losses["plan"] = planner.loss(
+                    batch.trajectory, batch.speed_mps, tokens, draws=args.draws, generator=generator
+                ).mean()
+                losses["total"] = losses["plan"] + args.perception_weight * sum(
+                    v for k, v in losses.items() if k != "plan"
+                )
+                share = len(part) / len(chosen)
+                (share * losses["total"]).backward()
+                sums = {name: sums.get(name, 0.0) + share * value.detach() for name, value in losses.items()}
+            add_up_gradients(model.parameters(), state)
             norm = clip_grad_norm_(model.parameters(), args.max_grad_norm)
             optimizer.step()
-            if not math.isfinite(loss.item()):
-                raise FloatingPointError(f"stage 1b, step {step}: loss is {loss.item()}; lower --lr and start again")
-            if step % 10 == 0:
-                for name, value in {**losses, "total": loss, "gradient_norm": norm}.items():
-                    writer.add_scalar(f"train/{name}", value.item(), step)
-                bar.set_postfix(loss=f"{loss.item():.3f}", plan=f"{losses['plan'].item():.3f}", ade=f"{ade:.2f}")
+            means = dict(zip(sums, add_up(torch.stack(list(sums.values()))).tolist(), strict=True))
+            if not math.isfinite(means["total"]):
+                raise FloatingPointError(f"stage 1b, step {step}: loss is {means['total']}; lower --lr and start again")
+            stopped = add_up(torch.tensor(float(bool(stop)), device=device)).item() > 0  # all after the same step
             last = step + 1 == args.steps
-            if (step + 1) % args.validate_every == 0 or last:
+            due = (step + 1) % args.validate_every == 0 or last
+            if writer is None:  # the first process writes and validates
+                if stopped:
+                    raise SystemExit(130)
+                continue
+            if step % 10 == 0:
+                for name, value in {**means, "gradient_norm": norm.item()}.items():
+                    writer.add_scalar(f"train/{name}", value, step)
+                bar.set_postfix(loss=f"{means['total']:.3f}", plan=f"{means['plan']:.3f}", ade=f"{ade:.2f}")
+            if due:
                 scores = validate(perception, planner, held_out, checks, args.frames, args.target, rig)
-                for name, number in scores.items():
-                    writer.add_scalar(f"validation/{name}", number, step + 1)
+                for name, value in scores.items():
+                    writer.add_scalar(f"validation/{name}", value, step + 1)
                 ade = scores["ade_m"]
                 provenance = {
                     "command": command_line("training.stage1_e2e"),
+                    "seed": args.seed,
                     "drives": len(drives),
                     "rig": to_dict(rig),
                     "step": step + 1,
+                    "processes": state.num_processes,
                     "seconds": round(time.monotonic() - began),
                     "validation": {k: round(v, 4) for k, v in scores.items()},
                 }
                 modules = {"perception": (perception, args.perception), "planner": (planner, args.planner)}
                 save(args.out, "1b", modules, provenance)
                 bar.write(f"step {step + 1}: " + ", ".join(f"{k} {v:.3f}" for k, v in scores.items()))
-            if (step + 1) % args.validate_every == 0 or last or stop:
+            if due or stopped:
                 save_progress(args.run / "progress", model, optimizer, step + 1, "1b", settings, ade)
-            if stop:
+            if stopped:
                 print(f"stopped after step {step + 1}; the same command with --resume goes on from there")
                 raise SystemExit(130)
-    writer.close()
+    if writer is not None:
+        writer.close()
     return ade
 
 
@@ -201,4 +252,4 @@ def save(out: Path, stage: str, modules: dict[str, tuple[torch.nn.Module, Any]],
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    main(from_command_line({"small": SMALL, "full": FULL}))

@@ -59,8 +59,14 @@ class _ResNet50(nn.Module):
         from transformers import ResNetBackbone, ResNetConfig  # takes seconds: not for the small backbone
 
         super().__init__()
-        self.resnet = ResNetBackbone(ResNetConfig(num_channels=6, out_features=["stage4"]))
+        self.resnet = ResNetBackbone(ResNetConfig(num_channels=6, out_features=["stage4"])).eval()
         self.project = nn.Conv2d(2048, config.size, 1)
+
+    def train(self, mode: bool = True) -> "_ResNet50":
+        """Batch norm keeps its statistics, as is the custom in detection: driving equals training."""
+        super().train(mode)
+        self.resnet.eval()
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.project(self.resnet(x).feature_maps[0]))

@@ -94,9 +94,10 @@ class PerceptionNetwork(nn.Module):
         x = torch.cat([queries, extra], dim=1)
         for layer in self.layers[1:]:
             x = layer(x, images, past, hidden)
-        tokens = self.norm(x)
+        tokens, images = self.norm(x).float(), images.float()
         agents, elements = self.config.agent_queries, self.config.agent_queries + self.config.map_queries
-        found = self.heads(tokens[:, :agents], tokens[:, agents:elements], images, tokens[:, -2], tokens[:, -1])
+        with torch.autocast(x.device.type, enabled=False):  # boxes and polylines are metres: float32
+            found = self.heads(tokens[:, :agents], tokens[:, agents:elements], images, tokens[:, -2], tokens[:, -1])
         return tokens, found
 
     def sequence(

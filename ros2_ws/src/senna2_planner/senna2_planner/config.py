@@ -37,6 +37,10 @@ class PlannerConfig:
             raise ValueError(f"PlannerConfig: sample_times must fall within 1..0 (exclusive), got {times}")
 
 
+FULL_PLANNER = PlannerConfig(token_size=256, condition_size=256, size=512, heads=8, layers=12)
+"""The full-scale preset. Its sizes are ours, the paper gives none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
     """Decision adapter (Senna-2 eq. 1)."""
