@@ -25,9 +25,11 @@ from senna2_bringup.evaluate import evaluate
 from senna2_bringup.manifest import COMPUTING, STACK, Driver, simulation
 from senna2_bringup.monitor import Monitor, Screen
 from senna2_bringup.supervisor import Culprit, Supervisor
+from senna2_sim import backends
 from senna2_sim.scene_file import SceneFile, SceneOptions, read_scene, write_scene
 
 START_TIMEOUT_S = 90.0  # until the first step; the simulator itself says earlier who is late
+COMPILING_TIMEOUT_S = 1800.0  # instead, where the simulator may first have to compile gsplat
 LOADING_TIMEOUT_S = 30.0  # instead of hang_timeout_s before the second step and after the end of the clip
 LOOK_PERIOD_S = 0.05
 
@@ -281,7 +283,7 @@ def _watch(
     ending: list[Culprit],
 ) -> str | None:
     """Until the graph has to be stopped: why goes into `ending`; returns the name of a node that hangs."""
-    started_s = time.monotonic()
+    started_s, start_timeout_s = time.monotonic(), _start_timeout_s(args.device)
     while True:
         monitor.spin(LOOK_PERIOD_S)
         culprit = supervisor.poll()
@@ -293,12 +295,17 @@ def _watch(
             hung = monitor.hung(pids, args.hang_timeout_s if monitor.driving else LOADING_TIMEOUT_S)
             if hung is not None:
                 culprit = Culprit(name=hung, code=1, reason=f"{hung} hangs: it does not answer")
-            elif not monitor.facts and time.monotonic() - started_s > START_TIMEOUT_S:
-                culprit = Culprit(name="sim", code=1, reason=f"the drive did not begin within {START_TIMEOUT_S:.0f} s")
+            elif not monitor.facts and time.monotonic() - started_s > start_timeout_s:
+                culprit = Culprit(name="sim", code=1, reason=f"the drive did not begin within {start_timeout_s:.0f} s")
         if culprit is not None:
             ending.append(culprit)
             return hung
         screen.progress(monitor.line())
+
+
+def _start_timeout_s(device: str) -> float:
+    """How long the drive may take to begin; the simulator counts its own time-outs from when it can draw."""
+    return START_TIMEOUT_S if device == "cpu" or not backends.installed() else COMPILING_TIMEOUT_S
 
 
 if __name__ == "__main__":

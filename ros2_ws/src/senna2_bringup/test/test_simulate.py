@@ -1,12 +1,17 @@
 """The whole graph, in processes, over DDS."""
 
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import av
 import numpy as np
 import pytest
 
+from senna2_bringup.monitor import Monitor
+from senna2_bringup.simulate import Args, _watch
 from senna2_bringup.topics import CAMERAS, TOPICS, camera_topics
 from senna2_core.bags import bag_topics, read_bag
 from senna2_core.messages import (
@@ -20,6 +25,7 @@ from senna2_core.messages import (
 from senna2_perception.perception import Perception
 from senna2_planner.adapter import AdapterRunner
 from senna2_planner.planner import PlannerRunner
+from senna2_sim import backends as sim_backends
 from senna2_vlm.decide import DecisionModel
 
 pytestmark = pytest.mark.timeout(300)  # s, with both cores busy
@@ -126,6 +132,23 @@ def test_bad_input_is_refused_before_anything_starts(simulate, options, wanted):
     code, output = run.wait(30)
     assert code == 2 and wanted in output and len(output.strip().splitlines()) == 1, output
     assert not run.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "installed", "patience_s"), [("auto", False, 90), ("cpu", True, 90), ("auto", True, 900)]
+)
+def test_a_simulator_that_compiles_gsplat_has_time_to_begin_and_no_other(monkeypatch, device, installed, patience_s):
+    """Nobody hangs, and nothing begins: for how long is that watched? Every look takes 30 s here."""
+    clock = itertools.count(0.0, 30.0)
+    monkeypatch.setattr(sim_backends, "installed", lambda: installed)
+    monkeypatch.setattr("senna2_bringup.simulate.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    looks = []
+    monitor = Mock(spec=Monitor, facts={}, driving=False, spin=looks.append)
+    monitor.hung.return_value, monitor.line.return_value = None, ""
+    ending = []
+    _watch(Args(device=device), Mock(children={}, poll=lambda: None), monitor, Mock(), [], ending)
+    assert ending[0].name == "sim" and "did not begin" in ending[0].reason
+    assert (30 * len(looks) > patience_s) and (patience_s > 90 or len(looks) < 6)
 
 
 def test_a_run_is_never_overwritten(simulate, tmp_path):
