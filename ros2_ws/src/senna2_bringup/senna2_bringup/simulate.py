@@ -19,9 +19,11 @@ from senna2_bringup.graph import BadInput, check_device, check_models, new_folde
 from senna2_bringup.manifest import Driver, simulation
 from senna2_bringup.monitor import Monitor
 from senna2_bringup.supervisor import Culprit
+from senna2_sim import backends
 from senna2_sim.scene_file import SceneFile, SceneOptions, read_scene, write_scene
 
 START_TIMEOUT_S = 90.0  # until the first step; the simulator itself says earlier who is late
+COMPILING_TIMEOUT_S = 1800.0  # instead, where the simulator may first have to compile gsplat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,8 +176,13 @@ def _drive(args: Args, run: Path) -> Culprit:
         monitor=Monitor,
         hang_timeout_s=args.hang_timeout_s,
         starter="sim",
-        start_timeout_s=START_TIMEOUT_S,
+        start_timeout_s=_start_timeout_s(args.device),
     )
+
+
+def _start_timeout_s(device: str) -> float:
+    """How long the drive may take to begin; the simulator counts its own time-outs from when it can draw."""
+    return START_TIMEOUT_S if device == "cpu" or not backends.installed() else COMPILING_TIMEOUT_S
 
 
 if __name__ == "__main__":

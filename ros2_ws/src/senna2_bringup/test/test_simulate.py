@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 
+from senna2_bringup.simulate import Args, main
 from senna2_bringup.topics import CAMERAS, TOPICS, camera_topics
 from senna2_core.bags import bag_topics, read_bag
 from senna2_core.messages import (
@@ -20,6 +21,7 @@ from senna2_core.messages import (
 from senna2_perception.perception import Perception
 from senna2_planner.adapter import AdapterRunner
 from senna2_planner.planner import PlannerRunner
+from senna2_sim import backends as sim_backends
 from senna2_vlm.decide import DecisionModel
 
 pytestmark = pytest.mark.timeout(300)  # s, with both cores busy
@@ -126,6 +128,20 @@ def test_bad_input_is_refused_before_anything_starts(simulate, options, wanted):
     code, output = run.wait(30)
     assert code == 2 and wanted in output and len(output.strip().splitlines()) == 1, output
     assert not run.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "installed", "patience_s"), [("auto", False, 90), ("cpu", True, 90), ("auto", True, 1800)]
+)
+def test_a_simulator_that_compiles_gsplat_has_time_to_begin_and_no_other(
+    monkeypatch, tmp_path, device, installed, patience_s
+):
+    given = []
+    monkeypatch.setattr(sim_backends, "installed", lambda: installed)
+    monkeypatch.setattr("senna2_bringup.simulate.run_graph", lambda *_, **options: given.append(options) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(Args(device=device, driver="expert", out=tmp_path / "run"))
+    assert [options["start_timeout_s"] for options in given] == [patience_s]
 
 
 def test_a_run_is_never_overwritten(simulate, tmp_path):

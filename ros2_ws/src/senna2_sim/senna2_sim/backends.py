@@ -1,6 +1,7 @@
 """Which backend draws: the CPU, or gsplat on a GPU. One choice for a whole process, made before scenes are built."""
 
 import importlib.util
+from collections.abc import Callable
 from typing import Literal
 
 Backend = Literal["cpu", "gsplat"]
@@ -15,26 +16,34 @@ def chosen() -> Backend:
     return _chosen
 
 
-def choose(device: str) -> str:
+def choose(device: str, say: Callable[[str], object] = print) -> str:
     """Draw on this device from now on; returns a line for the log that says on which, and why.
 
     Args:
         device: "cpu"; "cuda" or "auto": gsplat where it works, else the CPU.
+        say: gets a line before gsplat is tried, which may take minutes.
     Raises:
         ValueError: another device.
     """
     global _chosen
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f'device: got "{device}", wanted auto, cpu or cuda')
+    if device != "cpu" and installed():
+        say("tries gsplat, which compiles itself at its first use, for minutes")
     missing = "as told" if device == "cpu" else why_not_gsplat()
     _chosen = "cpu" if missing else "gsplat"
     hint = f"; to install it: {INSTALL}" if device == "cuda" and missing == NOT_INSTALLED else ""
     return f"renders on the CPU: {missing}{hint}" if missing else "renders with gsplat on the GPU"
 
 
+def installed() -> bool:
+    """Whether there is a gsplat, working or not."""
+    return importlib.util.find_spec("gsplat") is not None
+
+
 def why_not_gsplat() -> str:
     """What keeps gsplat from drawing here; empty when it draws. Its first call compiles its kernels, for minutes."""
-    if importlib.util.find_spec("gsplat") is None:
+    if not installed():
         return NOT_INSTALLED
     import torch
 

@@ -36,7 +36,7 @@ class SimNode(Node):
         self._config = load_config(self, SimNodeConfig)
         self._effects = load_effects(self._config.effects)
         self.health = Health(self)
-        renderer = backends.choose(self._config.device)
+        renderer = backends.choose(self._config.device, self.get_logger().info)
         self._rig = load_rig(self._config.rig)
         self._send = SensorPublishers(self, self._rig)
         self._load(1_000_000_000, *opening(self._config))
