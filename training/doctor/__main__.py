@@ -15,6 +15,7 @@ from training.doctor.bag import BOTH, Finding, Use
 from training.doctor.cameras import check_cameras, rig_of
 from training.doctor.clocks import check_clocks
 from training.doctor.motion import check_motion
+from training.doctor.mounting import check_mounting
 from training.doctor.scene import check_scene
 from training.doctor.structure import opened
 
@@ -24,7 +25,7 @@ class Args:
     """Examine bags."""
 
     bags: tyro.conf.Positional[tuple[Path, ...]]
-    """Bag folders."""
+    """Bag folders, or folders of bags."""
     use: Literal["training", "replay", "both"] = "both"
     """What the bag is for; findings that do not concern it are left out."""
     rig: str = "auto"
@@ -54,8 +55,8 @@ def examine(path: str | Path, rig: str = "auto", images: int = 12) -> Report:
     if bag is None or any(f.check == "foreign bag" for f in findings):
         return Report(bag=str(path), topics=_topics(bag), findings=findings)
     known = rig_of(bag, rig)
-    for check in (check_clocks(bag, known), check_motion(bag), check_scene(bag), check_cameras(bag, known, images)):
-        findings.extend(check)
+    findings += [*check_clocks(bag, known), *check_motion(bag), *check_scene(bag)]
+    findings += [*check_cameras(bag, known, images), *check_mounting(bag, known)]
     return Report(bag=str(path), topics=_topics(bag), findings=_merged(findings))
 
 
@@ -78,11 +79,17 @@ def _merged(findings: list[Finding]) -> list[Finding]:
     return sorted(joined, key=lambda finding: order[finding.severity])
 
 
+def bags_in(folder: Path) -> list[Path]:
+    """The folder, or the bags that lie in it if it is none itself."""
+    inside = [] if any(folder.glob("*.mcap")) else sorted(file.parent for file in folder.glob("*/metadata.yaml"))
+    return inside or [folder]
+
+
 def main(args: Args) -> int:
     """Examine and print; returns the exit code."""
     uses: tuple[Use, ...] = BOTH if args.use == "both" else (args.use,)
     reports = []
-    for path in args.bags:
+    for path in (bag for folder in args.bags for bag in bags_in(folder)):
         report = examine(path, args.rig, args.images)
         reports.append(replace(report, findings=[f for f in report.findings if set(uses) & set(f.concerns)]))
     good = all(report.good_for(use) for report in reports for use in uses)

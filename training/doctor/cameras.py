@@ -87,9 +87,10 @@ def _images(bag: Bag, frames: Series, samples: int):  # type: ignore[no-untyped-
             "pictures",
             "check lens, exposure and converter",
         )
+    else:
+        yield from _frozen(bag, frames, samples)
     if len(sizes) > 1:
         yield error("images", frames.topic, f"sizes {sorted(sizes)}", "one size", "scale them when converting")
-    yield from _frozen(bag, frames, samples)
     return next(iter(sizes)) if len(sizes) == 1 else None
 
 

@@ -20,6 +20,7 @@ from training.doctor.bag import (
     TURNS,
     Bag,
     Finding,
+    Use,
     columns,
     error,
     explain,
@@ -149,7 +150,8 @@ def _agents(bag: Bag, stamps: np.ndarray, seen: list[Objects]) -> Iterator[Findi
     fast = np.hypot(*said.T) > 2 * MOVING_MPS
     off = wrap_angle(np.arctan2(said[fast, 1], said[fast, 0]) - now[fast, 2])
     if fast.sum() >= ENOUGH and (middle := abs(float(np.angle(np.exp(1j * off).mean())))) > np.deg2rad(30):
-        yield error(
+        may_reverse = middle > np.deg2rad(150)
+        yield (warning if may_reverse else error)(
             "agents", TRUTH, f"boxes are turned by {np.rad2deg(middle):.0f} degrees against their motion",
             "yaw along the motion, length along x", "turn yaw, or swap length and width", ("training",),
         )  # fmt: skip
@@ -210,7 +212,8 @@ def _navigation(bag: Bag, route: Polyline | None) -> Iterator[Finding]:
 
 
 def _plan(bag: Bag) -> Iterator[Finding]:
-    messages, concerns = bag.messages(PLAN), ("training",)
+    messages = bag.messages(PLAN)
+    concerns: tuple[Use, ...] = ("training",)
     if not messages:
         return
     shapes = {(len(m.x_m), round(float(m.dt_s), 3)) for m in messages}

@@ -70,5 +70,8 @@ def opened(path: str) -> tuple[Bag | None, list[Finding]]:
     try:
         bag = Bag(index_bag(path, allow_cut=True, checksums=True))
     except (ValueError, OSError) as problem:
-        return None, [error("no bag", path, str(problem), "a rosbag2 folder with MCAP files", "see the message")]
+        found = str(problem).removeprefix(f"{path}: ")
+        return None, [
+            error("no bag", path, found, "a rosbag2 folder with MCAP files", "name such a folder, or convert")
+        ]
     return bag, [*check_file(bag), *check_topics(bag)]
