@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPatchEmbed
 
 from senna2_core.objects import Navigation
 from senna2_vlm.config import SmallVlmConfig
 from senna2_vlm.decide import DecisionModel
-from senna2_vlm.model import CARD, WEIGHTS, VlmParts, attach_lora, build_small, read_card, save_parts
+from senna2_vlm.model import CARD, WEIGHTS, PatchProduct, VlmParts, attach_lora, build_small, read_card, save_parts
 from senna2_vlm.prompt import SYSTEM, prompt, question
 
 NAVIGATION = Navigation(command=0, text="", target_point=[40, 0], speed_limit_mps=13.9)
@@ -60,6 +61,18 @@ def test_the_chat_template_renders_our_prompt(parts):
     messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": content}]
     rendered = parts.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert rendered == prompt(NAVIGATION, 5.0, image_tokens=1)
+
+
+def test_patches_by_a_matrix_product_are_those_of_the_class_and_keep_the_names_of_the_weights():
+    plain = build_small(SmallVlmConfig(), seed=0)
+    embed, names = plain.model.model.visual.patch_embed, list(plain.model.state_dict())
+    assert type(embed) is Qwen2_5_VisionPatchEmbed
+    pixels = plain.image_processor(images=[FRAME], return_tensors="pt")["pixel_values"]
+    DecisionModel(plain)
+    ours = plain.model.model.visual.patch_embed
+    assert isinstance(ours, PatchProduct) and list(plain.model.state_dict()) == names
+    with torch.no_grad():
+        torch.testing.assert_close(ours(pixels), embed(pixels), atol=1e-5, rtol=1e-5)
 
 
 def test_question_speaks_km_per_hour_and_falls_back_to_the_command():
