@@ -9,6 +9,7 @@ import numpy as np
 
 from senna2_sim.metrics import Result, closed_loop
 from senna2_sim.scenarios import FAMILIES
+from training.bootstrap import weights
 from training.rows import read_rows
 
 Row = dict[str, Any]
@@ -17,10 +18,9 @@ SHOWN = ("CR", "AF-CR", "Safety@1", "Safety@2", "off_road", "red_light", "sign",
 _RESULT = tuple(field.name for field in fields(Result))
 
 
-def interval(values: np.ndarray, draws: int = 2000) -> tuple[float, float]:
+def interval(values: np.ndarray) -> tuple[float, float]:
     """95 % bootstrap interval of the mean of values (N,)."""
-    picks = np.random.default_rng(0).integers(0, len(values), (draws, len(values)))
-    low, high = np.percentile(values[picks].mean(1), [2.5, 97.5])
+    low, high = np.percentile(weights(len(values)) @ values / len(values), [2.5, 97.5])
     return float(low), float(high)
 
 
