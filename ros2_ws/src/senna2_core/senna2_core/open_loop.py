@@ -93,7 +93,7 @@ def scores(
     either = dynamic | static
     first = np.where(either.any(1), either.argmax(1), points)
     by_dynamic = np.concatenate([dynamic, np.zeros((count, 1), dtype=bool)], axis=1)[np.arange(count), first]
-    result = {}
+    result: dict[str, np.ndarray] = {}
     for horizon_s in (*HORIZONS_S, points * dt_s):
         end = min(round(horizon_s / dt_s), points)
         hit, at = first < end, "" if horizon_s == points * dt_s else f"@{horizon_s:.0f}"
