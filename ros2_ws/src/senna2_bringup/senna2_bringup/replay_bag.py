@@ -6,6 +6,7 @@ A step is a stamp for which all cameras, odometry and navigation are there: what
 import json
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,13 +57,18 @@ class ReplayBag:
         """(3,) in map."""
         return self.ego[stamp].pose
 
+    @cached_property
+    def _track(self) -> tuple[np.ndarray, np.ndarray]:
+        """Stamps (N,) int64 and x, y, unwrapped yaw (3, N) of the odometry, in map."""
+        times = np.array(sorted(self.ego), dtype=np.int64)
+        poses = np.stack([self.ego[int(t)].pose for t in times], axis=1)
+        return times, np.vstack([poses[:2], np.unwrap(poses[2])])
+
     def driven(self, stamp: int) -> np.ndarray:
         """(40, 3) where the ego went after the step, in its base_link then; NaN where the odometry does not say."""
-        times = np.array(sorted(self.ego), dtype=np.int64)
-        poses = np.stack([self.ego[int(t)].pose for t in times])
+        times, columns = self._track
         wanted = stamp + np.arange(1, POINTS + 1) * round(DT_S * 1e9)
         since = (times - stamp) / 1e9
-        columns = (poses[:, 0], poses[:, 1], np.unwrap(poses[:, 2]))
         future = np.stack([np.interp((wanted - stamp) / 1e9, since, column) for column in columns], axis=1)
         after = np.searchsorted(times, wanted)
         known = after < len(times)
@@ -100,7 +106,7 @@ def load_replay_bag(path: Path, cameras: tuple[str, ...], label: Label = "auto")
     expert = "/planner/trajectory" in topics and not any(topic in topics for topic in LEARNED)
     if label == "plan" and "/planner/trajectory" not in topics:
         raise ValueError(f"{path}: no /planner/trajectory to judge by; leave --label out, or give --label odometry")
-    extra = [topic for topic in ("/sim/ground_truth", "/sim/map") if topic in topics]
+    extra: list[str] = [topic for topic in ("/sim/ground_truth", "/sim/map") if topic in topics]
     if label == "plan" or (label == "auto" and expert):
         extra.append("/planner/trajectory")
     join = StreamJoin(inputs, MAX_AGE_S)

@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from senna2_bringup.replay_bag import DT_S, POINTS, ReplayBag, seconds
 from senna2_bringup.replay_heard import NODES, ages_ms, latencies_ms, played_rate, read_heard
 from senna2_bringup.result import trajectory_sha256
 from senna2_core.actions import PATH_OF_DIRECTION, UNKNOWN, PathClass, SpeedAction, words
+from senna2_core.confusion import confusion, f1
 from senna2_core.consistency import consistent_codes
 from senna2_core.kinematics import kinematic_mapping
 from senna2_core.open_loop import Surroundings, scores, surroundings
@@ -69,8 +71,9 @@ def consistency_figures(
 
     Returns:
         f1: mean over the classes that occur; classes: of each of the four speed and three path classes f1 (None where
-        it occurs neither in decisions nor in plans), decided and planned (counts); agree: share of plans that do what
-        was decided; unknown: plans without a clear speed action, which no speed class counts. None without decisions.
+        it occurs neither in decisions nor in plans), decided and planned (counts); unknown: plans without a clear
+        speed action, which no speed class counts; agree: share of plans that do what was decided. None without
+        decisions.
     """
     stamps = [stamp for stamp in plans if stamp in decisions]
     if not stamps:
@@ -78,9 +81,12 @@ def consistency_figures(
     speed, path = kinematic_mapping(np.stack([plans[stamp] for stamp in stamps]), DT_S)
     decided_speed, decided_direction = np.array([decisions[stamp] for stamp in stamps]).T
     decided_path = np.array(PATH_OF_DIRECTION)[decided_direction]
-    clear = speed != UNKNOWN
-    classes = {words(action): _f1(decided_speed[clear] == action, speed[clear] == action) for action in SpeedAction} | {
-        words(kind): _f1(decided_path == kind, path == kind) for kind in PathClass
+    counts = {
+        SpeedAction: confusion(decided_speed, speed, len(SpeedAction), len(SpeedAction) + 1),
+        PathClass: confusion(decided_path, path, len(PathClass)),
+    }
+    classes = {
+        words(kind(code)): _class(matrix, code) for kind, matrix in counts.items() for code in range(len(matrix))
     }
     occurring = [row["f1"] for row in classes.values() if row["f1"] is not None]
     agree = consistent_codes(speed, path, decided_speed, decided_direction)
@@ -88,17 +94,17 @@ def consistency_figures(
         "f1": round(float(np.mean(occurring)), 4) if occurring else None,
         "agree": round(float(agree.mean()), 4),
         "plans": len(stamps),
-        "unknown": int((~clear).sum()),
+        "unknown": int((speed == UNKNOWN).sum()),
         "classes": classes,
     }
 
 
-def _f1(decided: np.ndarray, planned: np.ndarray) -> dict[str, Any]:
-    both, either = int((decided & planned).sum()), int(decided.sum() + planned.sum())
+def _class(matrix: np.ndarray, code: int) -> dict[str, Any]:
+    value, square = float(f1(matrix)[code]), matrix[:, : len(matrix)]
     return {
-        "f1": round(2 * both / either, 4) if either else None,
-        "decided": int(decided.sum()),
-        "planned": int(planned.sum()),
+        "f1": round(value, 4) if math.isfinite(value) else None,
+        "decided": int(square[code].sum()),
+        "planned": int(square[:, code].sum()),
     }
 
 
@@ -114,7 +120,7 @@ def _driven(bag: ReplayBag, plans: Mapping[int, np.ndarray]) -> dict[str, Any] |
         if at[stamp] + POINTS < len(stamps)
         and (np.abs(stamps[at[stamp] : at[stamp] + POINTS + 1] - stamp - grid) < _JITTER_NS).all()
     }
-    if not covered:
+    if not covered or not len(bag.map.kinds):
         return _means(_scored(bag, plans, known), truth=False)
     agents = [bag.truth[int(stamp)].agents for stamp in stamps]
     around = surroundings(agents, bag.map, np.array([at[stamp] for stamp in covered]), POINTS)

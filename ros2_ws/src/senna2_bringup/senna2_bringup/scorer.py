@@ -138,7 +138,7 @@ class Scorer(Node):
         if self._config.report_of:
             from senna2_bringup.replay_result import write_result
 
-            known = {"models": self._config.report_of, "mode": self._config.mode}
+            known = {"mode": self._config.mode, "player": not self._config.external, "models": self._config.report_of}
             bag = load_replay_bag(Path(self._config.bag), self._config.cameras, self._config.label)  # type: ignore[arg-type]
             print(write_result(bag, Path(self._config.out), known), flush=True)
 

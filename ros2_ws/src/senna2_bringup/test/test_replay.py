@@ -85,13 +85,6 @@ def test_lockstep_scores_every_step_and_writes_result_and_report(tmp_path, capfd
     assert f"FDE {result['against_plan']['FDE']:.3f} m" in said and "report.html" in said
 
 
-def test_realtime_keeps_the_pace_and_ages_in_the_bags_time(tmp_path):
-    code, result = run(tmp_path / "run", stand_in("planner", "planner", MODE="realtime"), mode="realtime", rate=3.0)
-    assert code == 0 and result["outcome"] == "finished"
-    assert 1.5 < result["rate"] < 4.5 and result["age_ms"]["planner"]["p50"] > 0
-    assert result["age_ms"]["vlm"]["p99"] > 400 and result["plans"] > 10
-
-
 @pytest.mark.parametrize("recorded_plan", [False, True])
 def test_somebody_else_may_play_but_not_the_recorded_plan(tmp_path, monkeypatch, capfd, recorded_plan):
     domain = Domain()
@@ -134,19 +127,21 @@ def test_late_is_the_first_node_whose_output_is_missing():
     assert late_node(3 * s, came) == "planner"
 
 
-def test_ctrl_c_keeps_what_was_heard(tmp_path):
+def test_realtime_keeps_the_pace_and_ctrl_c_keeps_what_was_heard(tmp_path):
     heard = tmp_path / "run" / "heard.jsonl"
 
     def interrupt() -> None:
-        while not (heard.is_file() and heard.stat().st_size > 30_000):
+        while not (heard.is_file() and heard.stat().st_size > 60_000):
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
     stack = stand_in("planner", "planner", MODE="realtime")
-    code, result = run(tmp_path / "run", stack, mode="realtime", report=False)
+    code, result = run(tmp_path / "run", stack, mode="realtime", rate=2.0, report=False)
     assert code == 130 and result["outcome"] == "aborted: SIGINT"
-    assert 0 < result["plans"] < result["steps"] and result["against_plan"]["plans"] == result["plans"]
+    assert 10 < result["plans"] < result["steps"] and result["against_plan"]["plans"] == result["plans"]
+    assert 1 < result["rate"] < 3 and result["played_s"] < result["duration_s"]
+    assert result["age_ms"]["planner"]["p50"] > 0 and result["age_ms"]["vlm"]["p50"] > 100  # the bag's time goes on
 
 
 def copy_bag(target: Path, keep=lambda topic: True, change=None) -> Path:
