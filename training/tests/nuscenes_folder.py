@@ -6,6 +6,7 @@ left turn in scene-0103. A parked car is painted red into every picture, by form
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -130,9 +131,8 @@ def _make_scene(root: Path, tables: dict[str, list[dict]], name: str, kind: str,
         "last_sample_token": samples[-1], "name": name, "description": kind,
     })  # fmt: skip
     for channel, phase in PHASES_S.items():
-        times = np.arange(phase, DURATION_S + 1e-9, 1 / 12)
         start, end = missing.get(channel, (0.0, 0.0))
-        times = [time for time in times if not start <= time < end]
+        times = [time for time in np.arange(phase, DURATION_S + 1e-9, 1 / 12) if not start <= time < end]
         rows = []
         for i, time_s in enumerate(times):
             token, stamp = f"{name}-{channel}-{i}", START_US + round(time_s * 1e6)
@@ -171,7 +171,9 @@ def _make_scene(root: Path, tables: dict[str, list[dict]], name: str, kind: str,
 
 def write_map(root: Path) -> None:
     """A road of 8 m along the straight drive, its lane 0.5 m left of it; a divider, a crossing, a stop area."""
-    nodes, polygons, lines = [], [], []
+    nodes: list[dict[str, Any]] = []
+    polygons: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
 
     def place(along: float, left: float) -> np.ndarray:
         return ORIGIN + _turned(np.array([along, left]), HEADING)
@@ -179,16 +181,16 @@ def write_map(root: Path) -> None:
     def node(along: float, left: float) -> str:
         x, y = place(along, left)
         nodes.append({"token": f"n{len(nodes)}", "x": float(x), "y": float(y)})
-        return nodes[-1]["token"]
+        return str(nodes[-1]["token"])
 
     def polygon(*corners: tuple[float, float]) -> str:
         tokens = [node(*corner) for corner in corners]
         polygons.append({"token": f"p{len(polygons)}", "exterior_node_tokens": tokens, "holes": []})
-        return polygons[-1]["token"]
+        return str(polygons[-1]["token"])
 
     def line(*points: tuple[float, float]) -> str:
         lines.append({"token": f"l{len(lines)}", "node_tokens": [node(*point) for point in points]})
-        return lines[-1]["token"]
+        return str(lines[-1]["token"])
 
     road = polygon((-20, -4), (80, -4), (80, 4), (-20, 4))
     lane = polygon((-20, -2), (80, -2), (80, 2), (-20, 2))

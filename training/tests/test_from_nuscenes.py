@@ -1,6 +1,7 @@
 """nuScenes folders become bags that say the same: converts the tiny folder of `nuscenes_folder` through the devkit."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -208,14 +209,19 @@ def test_what_is_converted_stays_until_it_changes(folder, converted):
     assert main(Args(dataroot=folder, out=out, workers=1)) == manifest
     assert files == {file: file.stat().st_mtime_ns for file in out.glob("*/*.mcap")}
     victim = out / "nuscenes_0103-0901" / "nuscenes_0103-0901.mcap"
-    before = victim.read_bytes()
+    before = load_drive(victim.parent)
     victim.write_bytes(b"")
-    assert main(Args(dataroot=folder, out=out, workers=1)) == manifest
-    assert victim.read_bytes() == before
+    again = main(Args(dataroot=folder, out=out, workers=1))
+    assert (
+        again["scene-0061"] == manifest["scene-0061"]
+        and again["scene-0103"]["steps"] == manifest["scene-0103"]["steps"]
+    )
+    assert np.array_equal(load_drive(victim.parent).plan, before.plan)
+    assert all(file.stat().st_mtime_ns == then for file, then in files.items() if "0061" in file.name)
 
 
 def test_what_is_missing_is_named_with_a_way_out(folder, tmp_path):
-    wrong = {"version": "v1.0-trainval"}, {"scenes": ("scene-9999",)}, {"rig": "nowhere"}
+    wrong: list[dict[str, Any]] = [{"version": "v1.0-trainval"}, {"scenes": ("scene-9999",)}, {"rig": "nowhere"}]
     for options, word in zip(wrong, ("v1.0-mini", "scene-0061, scene-0103", "nuscenes"), strict=True):
         with pytest.raises(ValueError, match=word):
             main(Args(dataroot=folder, out=tmp_path / "out", **options))
@@ -224,9 +230,9 @@ def test_what_is_missing_is_named_with_a_way_out(folder, tmp_path):
         main(Args(dataroot=bare, out=tmp_path / "out", workers=1))
     picture = next(bare.glob("s*/CAM_FRONT/scene-0061-CAM_FRONT-12.jpg"))
     picture.write_bytes(picture.read_bytes()[:500])
-    options = {"dataroot": bare, "out": tmp_path / "out", "map": False, "workers": 1}
+    given: dict[str, Any] = {"dataroot": bare, "out": tmp_path / "out", "map": False, "workers": 1}
     with pytest.raises(ValueError, match=f"scene-0061: .*{picture.name}.*--skip-broken"):
-        main(Args(**options))
-    manifest = main(Args(**options, skip_broken=True))
+        main(Args(**given))
+    manifest = main(Args(**given, skip_broken=True))
     assert picture.name in manifest["scene-0061"]["error"] and manifest["scene-0103"]["bags"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["manifest.json", "nuscenes_0103-0900"]

@@ -1,6 +1,7 @@
 """Laws of what the converter makes of a scene, on made-up scenes without the devkit."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,8 +110,9 @@ def test_agents_are_interpolated_between_keyframes_and_gone_in_gaps():
     assert not motion.velocities[lone].any() and (motion.boxes[lone, 1] == 6.0).all()
 
 
-def camera(name: str, **more) -> Camera:
-    return Camera(**{"name": name, "width": 160, "height": 90, "fov_deg": 70, "position_m": (1.5, 0, 1.5)} | more)
+def camera(name: str, **more: Any) -> Camera:
+    fields: dict[str, Any] = {"width": 160, "height": 90, "fov_deg": 70, "position_m": (1.5, 0, 1.5)}
+    return Camera(name=name, **(fields | more))
 
 
 def test_the_nearest_frame_is_taken_within_the_tolerance_only():

@@ -133,7 +133,8 @@ def lookup(
 
 def redraw(frame: np.ndarray, table: np.ndarray, width: int, height: int) -> np.ndarray:
     """(height, width, 3) uint8 of a lens's frame (H, W, 3) uint8, with a table of `lookup`; black where unseen."""
-    fine = cv2.remap(frame, table, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    border = cv2.BORDER_REPLICATE
+    fine = cv2.remap(frame, table, None, cv2.INTER_LINEAR, borderMode=border)  # type: ignore[call-overload]
     fine[table[..., 0] == UNSEEN] = 0
     return (
         fine if fine.shape[:2] == (height, width) else cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
