@@ -52,6 +52,9 @@ def save_progress(
     save_checkpoint(folder, tensors, module="progress", stage=stage, config=config, provenance={})
 
 
+HARMLESS = {"resume", "threads", "workers", "out", "run", "bags", "start", "vlm"}  # may differ when a run goes on
+
+
 def load_progress(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, stage: str, args: dict[str, Any]
 ) -> tuple[int, float]:
@@ -63,7 +66,7 @@ def load_progress(
     if not (folder / "config.json").exists():
         return 0, math.inf
     config, tensors, _ = load_checkpoint(folder, module="progress", stages=(stage,))
-    decisive = (args.keys() | config["args"].keys()) - {"resume", "threads", "out", "run", "bags", "start", "vlm"}
+    decisive = (args.keys() | config["args"].keys()) - HARMLESS
     changed = sorted(k for k in decisive if args.get(k) != config["args"].get(k))
     if changed:
         was = {k: config["args"].get(k) for k in changed}

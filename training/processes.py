@@ -35,8 +35,11 @@ def own_parts(batch: Sequence[T], most: int, state: PartialState) -> list[Sequen
 
 
 def shares(batch: np.ndarray, most: int, state: PartialState) -> list[tuple[int, np.ndarray]]:
-    """The batch in numbered parts of `most` elements at most; those of this process. The parts do not depend on how many
-    processes there are: a loss that is a mean over each part, and over the parts, is the same for one and for many."""
+    """The batch in numbered parts of `most` elements at most; those of this process.
+
+    The parts do not depend on how many processes there are: a loss that is a mean over each part, and over the parts,
+    is the same for one and for many. ValueError: fewer parts than processes.
+    """
     parts = [batch[start : start + most] for start in range(0, len(batch), most)]
     if len(parts) < state.num_processes:
         raise ValueError(

@@ -214,6 +214,8 @@ class SceneTraining:
     """Of everything random."""
     bf16: bool = False
     """Matrix products and convolutions in bfloat16, weights stay float32. Slow on CPUs."""
+    workers: int = 0
+    """Processes that make batches beside the training; the result does not depend on it."""
     threads: int = 1
     """Of torch."""
     device: str = "cpu"

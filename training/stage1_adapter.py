@@ -59,8 +59,10 @@ Variant = Literal["senna2", "senna", "no_decision_token", "e2e", "regression", "
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Stage 1c: train the decision adapter and fine-tune the planner; VLM and perception stay as they are. --preset small:
-    on a CPU; --preset full: the paper's hyper-parameters. Every other option changes one setting of the preset."""
+    """Stage 1c: train the decision adapter and fine-tune the planner; VLM and perception stay as they are.
+
+    --preset small: on a CPU; --preset full: the paper's hyper-parameters. Every other option changes one setting.
+    """
 
     preset: Literal["small", "full"] = "small"
     """Where the other settings come from."""

@@ -40,16 +40,17 @@ from training.common import (
     step_generator,
 )
 from training.data import Drive, Target, find_bags, load_drives, sequence_starts, shuffled
+from training.loading import in_background
 from training.metrics import open_loop
 from training.presets import from_command_line
 from training.processes import add_up, add_up_gradients, join, shares
-from training.scenes import SceneTraining, augment, make_batch, stride
+from training.scenes import SceneBatch, SceneTraining, augment, make_batch, stride
 
 
 @dataclass(frozen=True, kw_only=True)
 class Args(SceneTraining):
-    """Stage 1b: train perception and planner on recorded bags. --preset small: from nothing, on a CPU; --preset full: the
-    paper's hyper-parameters, for GPUs. Every other option changes one setting of the preset."""
+    """Stage 1b: train perception and planner on recorded bags. --preset small: from nothing, on a CPU; --preset full:
+    the paper's hyper-parameters, for GPUs. Every other option changes one setting of the preset."""
 
     start: Path | None = None
     """Stage 1b model to go on from with these bags: START/perception and START/planner; none: random weights."""
@@ -82,6 +83,7 @@ FULL = Args(  # Senna-2 A.1: batch, steps, learning rate, weight decay, AdamW; t
     backbone="microsoft/resnet-50",
     steps=30_000,
     batch=12_288,
+    workers=8,
     micro_batch=32,
     lr=1e-4,
     warmup=0,
@@ -122,6 +124,15 @@ def main(args: Args) -> float:
     first, ade = 0, math.inf
     if args.resume:
         first, ade = load_progress(args.run / "progress", model, optimizer, "1b", settings)
+
+    def batches_of(step: int) -> list[tuple[int, SceneBatch]]:
+        chosen = starts[shuffled(len(starts), args.batch, args.seed, step)]
+        return [
+            (number, make_batch(drives, part, args.frames, args.perception, args.target, rig))
+            for number, part in shares(chosen, args.micro_batch, state)
+        ]
+
+    loader = in_background(batches_of, range(first, args.steps), args.workers)
     writer = SummaryWriter(str(args.run / "tensorboard"), purge_step=first) if state.is_main_process else None
     began = time.monotonic()
     with (
@@ -135,12 +146,10 @@ def main(args: Args) -> float:
             for group in optimizer.param_groups:
                 group["lr"] = args.lr * cosine(step, args.steps, args.warmup)
             optimizer.zero_grad()
-            chosen = starts[shuffled(len(starts), args.batch, args.seed, step)]
             sums: dict[str, Tensor] = {}
-            for number, part in shares(chosen, args.micro_batch, state):
+            for number, part in next(loader):
                 generator = step_generator(args.seed, step, number)
-                batch = make_batch(drives, part, args.frames, args.perception, args.target, rig)
-                batch = augment(batch, args.augmentation, generator).to(device)
+                batch = augment(part, args.augmentation, generator).to(device)
                 with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.bf16):
                     tokens, found = perception.sequence(*batch.inputs)
                 losses = perception.heads.loss(found, batch.truth)
@@ -150,7 +159,7 @@ def main(args: Args) -> float:
                 losses["total"] = losses["plan"] + args.perception_weight * sum(
                     v for k, v in losses.items() if k != "plan"
                 )
-                share = len(part) / len(chosen)
+                share = len(part.images) / args.batch
                 (share * losses["total"]).backward()
                 sums = {name: sums.get(name, 0.0) + share * value.detach() for name, value in losses.items()}
             add_up_gradients(model.parameters(), state)
