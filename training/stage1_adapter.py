@@ -274,10 +274,12 @@ def main(args: Args) -> float:
                 writer.add_scalar("train/gradient_norm", norm.item(), step)
                 bar.set_postfix(plan=f"{mean_loss:.3f}")
             last = step + 1 == steps
-            if (step + 1) % args.validate_every == 0 or last:
+            driving = args.closed_loop_every > 0 and ((step + 1) % args.closed_loop_every == 0 or last)
+            due = (step + 1) % args.validate_every == 0 or last or driving
+            if due:
                 scores = validate(model, held_out, args.latencies_s[0], device)
-                for name, number in scores.items():
-                    writer.add_scalar(f"validation/{name}", number, step + 1)
+                for name, value in scores.items():
+                    writer.add_scalar(f"validation/{name}", value, step + 1)
                 ade = scores["ade_m"]
                 provenance = {
                     "command": command_line("training.stage1_adapter"),
@@ -296,16 +298,16 @@ def main(args: Args) -> float:
                 save(newest, "1c", modules, provenance)
                 shutil.copytree(args.start / "perception", newest / "perception", dirs_exist_ok=True)
                 bar.write(f"step {step + 1}: " + ", ".join(f"{k} {v:.3f}" for k, v in scores.items()))
-            if args.closed_loop_every and ((step + 1) % args.closed_loop_every == 0 or last):
+            if driving:
                 driven = drive(args, newest, progress / "closed_loop")
-                for name, number in driven.items():
-                    writer.add_scalar(f"closed_loop/{name}", number, step + 1)
+                for name, value in driven.items():
+                    writer.add_scalar(f"closed_loop/{name}", value, step + 1)
                 bar.write(f"step {step + 1}, driving: " + ", ".join(f"{k} {v:.2f}" for k, v in driven.items()))
                 error = driven["failures"] + 1 - driven["progress"]
                 if error <= best:
                     best = error
                     shutil.copytree(newest, args.out, dirs_exist_ok=True)
-            if (step + 1) % args.validate_every == 0 or last or stopped:
+            if due or stopped:
                 save_progress(progress / "progress", model, optimizer, step + 1, "1c", settings, best)
             if stopped:
                 print(f"stopped after step {step + 1}; the same command with --resume goes on from there")
