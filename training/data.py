@@ -238,6 +238,21 @@ def shuffled(count: int, batch: int, seed: int, step: int) -> np.ndarray:
     return np.resize(order[position * batch : (position + 1) * batch], batch)
 
 
+def balanced(labels: np.ndarray, balance: float) -> np.ndarray:
+    """Probability (N,) to draw each sample: labels (N, K) seen n times get a share of n ** (1 - balance).
+
+    Most of a drive is cruising; what is rare (braking, turning) is what must be learned.
+    """
+    _, which, counts = np.unique(labels, axis=0, return_inverse=True, return_counts=True)
+    weights = counts[which.ravel()].astype(np.float64) ** -balance
+    return weights / weights.sum()
+
+
+def drawn(weights: np.ndarray, batch: int, seed: int, step: int) -> np.ndarray:
+    """(batch,) indices of training step `step`, drawn with probabilities weights (N,); computable from any step on."""
+    return np.random.default_rng([seed, step]).choice(len(weights), batch, p=weights)
+
+
 if __name__ == "__main__":
     import tyro
 

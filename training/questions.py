@@ -12,14 +12,14 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from senna2_core.actions import ALL_DECISIONS, UNKNOWN, Decision
+from senna2_core.actions import UNKNOWN, Decision
 from senna2_core.geometry import wrap_angle
 from senna2_core.messages import read_image
 from senna2_core.objects import EGO, Category, Navigation, Objects
 from senna2_core.polyline import Polyline
 from senna2_sim.rig import Camera
 from senna2_vlm import prompt
-from training.data import DT_S, Drive, Target, find_bags, load_drive
+from training.data import DT_S, Drive, Target, balanced, find_bags, load_drive
 from training.sights import LANE_HALF_WIDTH_M, nearest_shown
 
 LOOK_AHEAD_M = 80.0  # for the road user next ahead
@@ -132,7 +132,4 @@ def sights(objects: Objects, camera: Camera, grid: tuple[int, int]) -> list[str]
 
 def draw_weights(questions: list[Question], balance: float) -> np.ndarray:
     """Probability (N,) to draw each question: a decision seen n times gets a share of n ** (1 - balance)."""
-    indices = np.array([question.decision.index for question in questions])
-    counts = np.bincount(indices, minlength=len(ALL_DECISIONS))
-    weights = counts[indices].astype(np.float64) ** -balance
-    return weights / weights.sum()
+    return balanced(np.array([[question.decision.index] for question in questions]), balance)

@@ -163,7 +163,7 @@ class Augmentation:
     """What training spoils on purpose. Without it the network copies its own motion instead of looking (copycat)."""
 
     speed_noise_mps: float = 0.4  # on the speed that perception is told; the planner's reference stays exact
-    ego_dropout: float = 0.15  # share of frames that do not know their speed
+    ego_dropout: float = 0.4  # share of frames that do not know their speed
     memory_dropout: float = 0.2  # share of frames that do not remember
     target_dropout: float = 0.4  # share of sequences without the navigation's target point: 40 m ahead on the route, it
     target_noise_m: float = (
@@ -192,6 +192,8 @@ class SceneTraining:
     """Sequences per step, of all processes."""
     micro_batch: int = 8
     """Sequences that a process looks at at once; gradients are accumulated until the batch is through."""
+    balance: float = 0.5
+    """0: what the last frame of a sequence asks for (speed action, path) as often as recorded, 1: all equally often."""
     frames: int = 4
     """Frames per sequence, a memory lag (0.5 s) apart."""
     draws: int = 4

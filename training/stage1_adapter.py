@@ -43,14 +43,14 @@ from training.common import (
     seed_everything,
     step_generator,
 )
-from training.data import VALIDATION_SEEDS, Drive, Target, find_bags, load_drives, shuffled
+from training.data import VALIDATION_SEEDS, Drive, Target, balanced, drawn, find_bags, load_drives
 from training.decisions import Decided, all_decisions, pick
 from training.metrics import open_loop
 from training.presets import from_command_line
 from training.processes import add_up, add_up_gradients, join, shares
 from training.scenes import stride
 from training.selection import choose
-from training.stage1_e2e import all_targets, save
+from training.stage1_e2e import actions, all_targets, save
 from training.tables import failed, summary
 from training.tokens import all_tokens, blind_tokens
 
@@ -87,6 +87,8 @@ class Args:
     """Samples per step, of all processes."""
     micro_batch: int = 64
     """Samples that a process looks at at once; gradients are accumulated until the batch is through."""
+    balance: float = 0.5
+    """0: what is asked for (speed action, path) as often as recorded, 1: all equally often."""
     draws: int = 4
     """Noise levels per sample in the diffusion loss."""
     steps: int = 1200
@@ -204,6 +206,7 @@ def main(args: Args) -> float:
         return Samples(drives, where[known], tokens[known], args.target, decided, args.period_s)
 
     training, held_out = samples("training"), samples("validation")
+    chances = balanced(actions(training.drives, training.where, args.target), args.balance)
     planner = make_planner(planner_config)
     if args.from_scratch:
         planner.set_statistics(*all_targets(training.drives, args.target))
@@ -244,7 +247,7 @@ def main(args: Args) -> float:
             for group in optimizer.param_groups:
                 group["lr"] = args.lr * cosine(step, steps, args.warmup)
             optimizer.zero_grad()
-            chosen = shuffled(len(training.where), args.batch, args.seed, step)
+            chosen = drawn(chances, args.batch, args.seed, step)
             total = torch.zeros((), device=device)
             for number, part in shares(chosen, args.micro_batch, state):
                 generator = step_generator(args.seed, step, number)

@@ -24,6 +24,7 @@ from tqdm import trange
 
 from senna2_core.checkpoints import load_checkpoint, save_checkpoint
 from senna2_core.config import to_dict
+from senna2_core.kinematics import kinematic_mapping
 from senna2_perception.config import FULL_PERCEPTION, PerceptionConfig
 from senna2_perception.network import PerceptionNetwork
 from senna2_planner.config import FULL_PLANNER, PlannerConfig
@@ -39,7 +40,7 @@ from training.common import (
     seed_everything,
     step_generator,
 )
-from training.data import Drive, Target, find_bags, load_drives, sequence_starts, shuffled
+from training.data import Drive, Target, balanced, drawn, find_bags, load_drives, sequence_starts
 from training.loading import in_background
 from training.metrics import open_loop
 from training.presets import from_command_line
@@ -105,6 +106,7 @@ def main(args: Args) -> float:
     held_out = load_drives(find_bags(args.bags, "validation"), "validation bags")
     span = stride(args.perception) * (args.frames - 1) + 1
     starts = sequence_starts(drives, span, args.target)
+    weights = balanced(actions(drives, starts + [0, span - 1], args.target), args.balance)
     checks = sequence_starts(held_out, span, args.target)
     checks = checks[np.linspace(0, len(checks) - 1, min(args.validation_sequences, len(checks))).astype(int)]
 
@@ -126,7 +128,7 @@ def main(args: Args) -> float:
         first, ade = load_progress(args.run / "progress", model, optimizer, "1b", settings)
 
     def batches_of(step: int) -> list[tuple[int, SceneBatch]]:
-        chosen = starts[shuffled(len(starts), args.batch, args.seed, step)]
+        chosen = starts[drawn(weights, args.batch, args.seed, step)]
         return [
             (number, make_batch(drives, part, args.frames, args.perception, args.target, rig))
             for number, part in shares(chosen, args.micro_batch, state)
@@ -205,6 +207,12 @@ def main(args: Args) -> float:
     if writer is not None:
         writer.close()
     return ade
+
+
+def actions(drives: list[Drive], where: np.ndarray, kind: Target) -> np.ndarray:
+    """What the targets at where (N, 2) (drive, step) show: f_K speed action and path class, (N, 2)."""
+    shown = [np.stack(kinematic_mapping(np.nan_to_num(drive.target(kind))), axis=1) for drive in drives]
+    return np.stack([shown[d][s] for d, s in where])
 
 
 def all_targets(drives: list[Drive], kind: Target) -> tuple[np.ndarray, np.ndarray]:

@@ -27,16 +27,16 @@ PLANNER = PlannerConfig(token_size=32, condition_size=16, size=32, layers=1)
 
 def interrupt_after(monkeypatch, module, step):
     """Ctrl-C while the given step runs."""
-    real = module.shuffled
+    real = module.drawn
     calls = []
 
-    def shuffled(*args):
+    def drawn(*args):
         calls.append(args)
         if len(calls) == step:
             os.kill(os.getpid(), signal.SIGINT)
         return real(*args)
 
-    monkeypatch.setattr(module, "shuffled", shuffled)
+    monkeypatch.setattr(module, "drawn", drawn)
 
 
 def e2e_args(bags, folder):
