@@ -18,7 +18,7 @@ MOTION_FEATURES = 5  # x, y (units of 10 m), sin, cos of yaw of the past base_li
 
 @dataclass
 class Memory:
-    """Query features of past frames, each from the first layer: nothing accumulates over time."""
+    """Query features of past frames, each seen by the first layer alone: nothing accumulates over time."""
 
     tokens: Tensor  # (B, L, agent_queries + scene_queries, D)
     motion: Tensor  # (B, L, 5), see `motion_features`
@@ -52,7 +52,7 @@ class _Layer(nn.Module):
 
 
 class PerceptionNetwork(nn.Module):
-    """Learned queries decode the images; the first layer sees no more, the later ones also the past and the ego."""
+    """Learned queries decode the images; the first layer sees one frame, the later ones also the past and the ego."""
 
     def __init__(self, config: PerceptionConfig):
         super().__init__()
@@ -68,12 +68,9 @@ class PerceptionNetwork(nn.Module):
         self.norm = nn.LayerNorm(size)
         self.heads = Heads(config)
 
-    def observe(self, images: Tensor, before: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-        """Images alone -> image tokens (B, I, D), queries (B, N - 2, D).
-
-        images: (B, V, H, W, 3) uint8; before: those of the first memory lag; known (B,): whether there are any.
-        """
-        tokens = self.encoder(images, before, known)
+    def observe(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """One frame alone: images (B, V, H, W, 3) uint8 -> image tokens (B, I, D), queries (B, N - 2, D)."""
+        tokens = self.encoder(images)
         queries = self.queries.expand(len(tokens), -1, -1)
         void = tokens.new_zeros(len(tokens), 0, self.config.size)
         return tokens, self.layers[0](queries, tokens, void, void[..., 0].bool())
@@ -115,11 +112,11 @@ class PerceptionNetwork(nn.Module):
             scene tokens (B * T, N, D), detections of B * T samples.
         """
         batch, steps, lags = valid.shape
-        step, lag = torch.arange(steps, device=valid.device)[:, None], torch.arange(lags, device=valid.device)
-        valid = valid & (step > lag)
-        before = torch.roll(images, 1, dims=1).flatten(0, 1)
-        seen, queries = self.observe(images.flatten(0, 1), before, valid[..., 0].flatten())
+        seen, queries = self.observe(images.flatten(0, 1))
         kept = self.remember(queries).unflatten(0, (batch, steps))
         past = torch.stack([torch.roll(kept, lag + 1, dims=1) for lag in range(lags)], dim=2)
-        memory = Memory(past.flatten(0, 1), motion_features(poses, ages_s).flatten(0, 1), valid.flatten(0, 1))
+        step, lag = torch.arange(steps, device=kept.device)[:, None], torch.arange(lags, device=kept.device)
+        memory = Memory(
+            past.flatten(0, 1), motion_features(poses, ages_s).flatten(0, 1), (valid & (step > lag)).flatten(0, 1)
+        )
         return self.interpret(seen, queries, ego.flatten(0, 1), navigation.flatten(0, 1), memory)
