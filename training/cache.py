@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def along_drives(
         file = folder / f"{digest}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
-            save_file(compute(drive), file.with_suffix(".tmp"))
-            file.with_suffix(".tmp").replace(file)
+            unfinished = file.with_suffix(f".{os.getpid()}.tmp")  # another process may be at the same drive
+            save_file(compute(drive), unfinished)
+            unfinished.replace(file)
         results.append(load_file(file))
     return results
