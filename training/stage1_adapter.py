@@ -183,6 +183,11 @@ def main(args: Args) -> float:
     """Train; returns the validation ADE of the last step, m."""
     if args.out.resolve() == args.start.resolve():
         raise ValueError(f"--out {args.out}: that is --start, whose planner would be lost; choose another folder")
+    if not args.uses_vlm and (args.out / "adapter").exists():
+        raise ValueError(
+            f"--out {args.out}: has the adapter of a dual system, with which a planner of variant {args.variant} "
+            "would be taken for one; choose another folder"
+        )
     seed_everything(args.seed, args.threads)
     state, device = join(args.device)
     config, weights, _ = load_checkpoint(args.start / "perception", module="perception", stages=("1b",))
