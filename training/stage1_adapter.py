@@ -199,6 +199,7 @@ def main(args: Args) -> float:
     config, weights, _ = load_checkpoint(args.start / "perception", module="perception", stages=("1b",))
     perception = PerceptionNetwork(from_dict(PerceptionConfig, config, f"{args.start}/perception"))
     perception.load_state_dict(weights)
+    perception.to(device)
     config, weights, _ = load_checkpoint(args.start / "planner", module="planner", stages=("1b",))
     planner_config = from_dict(PlannerConfig, config, f"{args.start}/planner")
     if args.from_scratch:
@@ -212,7 +213,9 @@ def main(args: Args) -> float:
             seen = all_tokens(args.run / "tokens", args.start / "perception", perception, drives)
         where = np.concatenate([np.insert(s["step"][:, None], 0, d, axis=1) for d, s in enumerate(seen)])
         known = np.array([np.isfinite(drives[d].target(args.target)[s]).all() for d, s in where])
-        decided = all_decisions(args.run / "decisions", args.vlm, drives, args.period_s) if args.uses_vlm else None
+        decided = None
+        if args.uses_vlm:
+            decided = all_decisions(args.run / "decisions", args.vlm, drives, args.period_s, device)
         tokens = np.concatenate([s["tokens"] for s in seen])
         return Samples(drives, where[known], tokens[known], args.target, decided, args.period_s)
 
