@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -28,11 +30,14 @@ def along_drives(
     """`compute` for all drives, one file per network and drive in folder; what (with its settings) names the work."""
     results = []
     for drive in tqdm(drives, desc=what, unit="drive", mininterval=1.0):
-        key = json.dumps([drive.name, len(drive), drive.ego[-1].x_m, drive.ego[-1].y_m, what])
+        # The expert drives alike whatever the cameras show; pictures that differ have other sizes as JPEG.
+        pictures = {name: crc32(series.rows["size"].tobytes()) for name, series in sorted(drive.frames.items())}
+        key = json.dumps([drive.name, len(drive), drive.ego[-1].x_m, drive.ego[-1].y_m, pictures, what])
         file = folder / f"{digest}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
-            save_file(compute(drive), file.with_suffix(".tmp"))
-            file.with_suffix(".tmp").replace(file)
+            unfinished = file.with_suffix(f".{os.getpid()}.tmp")  # another process may be at the same drive
+            save_file(compute(drive), unfinished)
+            unfinished.replace(file)
         results.append(load_file(file))
     return results

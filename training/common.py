@@ -52,7 +52,9 @@ def save_progress(
     save_checkpoint(folder, tensors, module="progress", stage=stage, config=config, provenance={})
 
 
-HARMLESS = {"resume", "threads", "workers", "out", "run", "bags", "start", "vlm"}  # may differ when a run goes on
+HARMLESS = {  # may differ when a run goes on
+    "resume", "threads", "workers", "out", "run", "bags", "start", "vlm", "closed_loop_rig", "closed_loop_workers",
+}  # fmt: skip
 
 
 def load_progress(

@@ -27,13 +27,15 @@ def decide_along(vlm: DecisionModel, drive: Drive, period_s: float) -> Decided:
     }
 
 
-def all_decisions(folder: Path, vlm_folder: Path, drives: Sequence[Drive], period_s: float) -> list[Decided]:
+def all_decisions(
+    folder: Path, vlm_folder: Path, drives: Sequence[Drive], period_s: float, device: str = "cpu"
+) -> list[Decided]:
     """`decide_along` for all drives, kept in folder."""
     vlm: list[DecisionModel] = []  # loaded when there is something to decide
 
     def decide(drive: Drive) -> Arrays:
         if not vlm:
-            vlm.append(DecisionModel.from_pretrained(vlm_folder))
+            vlm.append(DecisionModel.from_pretrained(vlm_folder, device))
         return decide_along(vlm[0], drive, period_s)
 
     return along_drives(folder, weights_digest(vlm_folder), drives, decide, f"VLM decisions, {period_s} s")

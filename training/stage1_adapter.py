@@ -31,6 +31,7 @@ from senna2_planner.adapter import DecisionAdapter
 from senna2_planner.config import AdapterConfig, PlannerConfig
 from senna2_planner.planner import make_planner
 from senna2_planner.residual import ResidualPlanner
+from senna2_sim.rig import check_rig, load_rig
 from senna2_sim.scenarios import FAMILIES
 from training.closed_loop import ClosedLoop
 from training.closed_loop import main as closed_loop
@@ -118,6 +119,8 @@ class Args:
     the newest. 0: never."""
     closed_loop_clips: str = ",".join(f"{family}:900" for family in FAMILIES[:16])
     """Validation clips to drive, as in `training.evaluate closed-loop --clips`; seeds 900 to 919."""
+    closed_loop_rig: str = "small"
+    """Cameras with which they are driven."""
     closed_loop_workers: int = 2
     """Processes that drive them."""
     seed: int = 0
@@ -146,7 +149,7 @@ FULL = Args(  # Senna-2 A.1
     out=Path("models/full-s1"),
     run=Path("runs/train/full/stage1_adapter"),
     batch=512,
-    micro_batch=512,
+    micro_batch=64,
     steps=10_000,
     lr=5e-5,
     warmup=0,
@@ -154,6 +157,7 @@ FULL = Args(  # Senna-2 A.1
     betas=(0.9, 0.999),
     eps=1e-8,
     validate_every=1000,
+    closed_loop_rig="nuscenes",
     device="cuda",
 )
 
@@ -183,11 +187,19 @@ def main(args: Args) -> float:
     """Train; returns the validation ADE of the last step, m."""
     if args.out.resolve() == args.start.resolve():
         raise ValueError(f"--out {args.out}: that is --start, whose planner would be lost; choose another folder")
+    if not args.uses_vlm and (args.out / "adapter").exists():
+        raise ValueError(
+            f"--out {args.out}: has the adapter of a dual system, with which a planner of variant {args.variant} "
+            "would be taken for one; choose another folder"
+        )
+    if args.closed_loop_every:
+        check_driving(args)
     seed_everything(args.seed, args.threads)
     state, device = join(args.device)
     config, weights, _ = load_checkpoint(args.start / "perception", module="perception", stages=("1b",))
     perception = PerceptionNetwork(from_dict(PerceptionConfig, config, f"{args.start}/perception"))
     perception.load_state_dict(weights)
+    perception.to(device)
     config, weights, _ = load_checkpoint(args.start / "planner", module="planner", stages=("1b",))
     planner_config = from_dict(PlannerConfig, config, f"{args.start}/planner")
     if args.from_scratch:
@@ -201,7 +213,9 @@ def main(args: Args) -> float:
             seen = all_tokens(args.run / "tokens", args.start / "perception", perception, drives)
         where = np.concatenate([np.insert(s["step"][:, None], 0, d, axis=1) for d, s in enumerate(seen)])
         known = np.array([np.isfinite(drives[d].target(args.target)[s]).all() for d, s in where])
-        decided = all_decisions(args.run / "decisions", args.vlm, drives, args.period_s) if args.uses_vlm else None
+        decided = None
+        if args.uses_vlm:
+            decided = all_decisions(args.run / "decisions", args.vlm, drives, args.period_s, device)
         tokens = np.concatenate([s["tokens"] for s in seen])
         return Samples(drives, where[known], tokens[known], args.target, decided, args.period_s)
 
@@ -320,15 +334,21 @@ def main(args: Args) -> float:
     return ade
 
 
-def drive(args: Args, checkpoints: Path, out: Path) -> dict[str, float]:
-    """Drive the validation clips: share of clips that fail in any way, that collide, and progress."""
+def check_driving(args: Args) -> None:
+    """ValueError: clips that are not for validation, or cameras that perception was not trained with."""
     clips = choose(args.closed_loop_clips, None)
     strangers = [clip.id for clip in clips if clip.seed not in VALIDATION_SEEDS]
     if strangers:
         raise ValueError(f"--closed-loop-clips: got {strangers}, wanted validation clips: seeds 900 to 919")
+    check_rig(load_rig(args.closed_loop_rig), args.start / "perception")
+
+
+def drive(args: Args, checkpoints: Path, out: Path) -> dict[str, float]:
+    """Drive the validation clips: share of clips that fail in any way, that collide, and progress."""
     rows = closed_loop(ClosedLoop(
         driver="senna2" if args.uses_vlm else "e2e", checkpoints=checkpoints, vlm=str(args.vlm),
-        clips=args.closed_loop_clips, out=out, workers=args.closed_loop_workers, videos=0, restart=True,
+        clips=args.closed_loop_clips, rig=args.closed_loop_rig, out=out,
+        workers=args.closed_loop_workers, videos=0, restart=True,
     ))  # fmt: skip
     figures = {name: value for name, (value, _, _) in summary(rows).items()}
     failures = float(np.mean([failed(row) for row in rows]))

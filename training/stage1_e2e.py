@@ -12,6 +12,7 @@ import json
 import math
 import time
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -127,14 +128,15 @@ def main(args: Args) -> float:
     if args.resume:
         first, ade = load_progress(args.run / "progress", model, optimizer, "1b", settings)
 
-    def batches_of(step: int) -> list[tuple[int, SceneBatch]]:
-        chosen = starts[drawn(weights, args.batch, args.seed, step)]
-        return [
-            (number, make_batch(drives, part, args.frames, args.perception, args.target, rig))
-            for number, part in shares(chosen, args.micro_batch, state)
-        ]
+    own = len(shares(np.arange(args.batch), args.micro_batch, state))  # parts of each batch that are this process's
 
-    loader = in_background(batches_of, range(first, args.steps), args.workers)
+    def part_of(index: int) -> tuple[int, SceneBatch]:
+        step, which = divmod(index, own)
+        chosen = starts[drawn(weights, args.batch, args.seed, step)]
+        number, part = shares(chosen, args.micro_batch, state)[which]
+        return number, make_batch(drives, part, args.frames, args.perception, args.target, rig)
+
+    loader = in_background(part_of, range(first * own, args.steps * own), args.workers)  # a whole batch may be 80 GB
     writer = SummaryWriter(str(args.run / "tensorboard"), purge_step=first) if state.is_main_process else None
     began = time.monotonic()
     with (
@@ -149,7 +151,7 @@ def main(args: Args) -> float:
                 group["lr"] = args.lr * cosine(step, args.steps, args.warmup)
             optimizer.zero_grad()
             sums: dict[str, Tensor] = {}
-            for number, part in next(loader):
+            for number, part in islice(loader, own):
                 generator = step_generator(args.seed, step, number)
                 batch = augment(part, args.augmentation, generator).to(device)
                 with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.bf16):

@@ -24,15 +24,16 @@ def sampled_steps(drive: Drive, gap: int) -> np.ndarray:
 @torch.inference_mode()
 def tokens_along(perception: PerceptionNetwork, drive: Drive) -> Arrays:
     """What perception tells the planner when driving, a memory lag apart: "step" (N,), "tokens" (N, n, D) float16."""
+    device = next(perception.parameters()).device
     steps = sampled_steps(drive, stride(perception.config))
     back = len(perception.config.memory_lags_s) + 1  # frames seen again before each part: remembered ones, one before
     tokens = []
     for start in range(0, len(steps), FRAMES_AT_ONCE):
         first = max(start - back, 0)
         part = [[(drive, int(step)) for step in steps[first : start + FRAMES_AT_ONCE]]]
-        inputs = scene_inputs(part, perception.config)
+        inputs = {name: value.to(device) for name, value in scene_inputs(part, perception.config).items()}
         tokens.append(perception.sequence(**inputs)[0][start - first :])
-    return {"step": steps, "tokens": torch.cat(tokens).half().numpy()}
+    return {"step": steps, "tokens": torch.cat(tokens).half().cpu().numpy()}
 
 
 def all_tokens(folder: Path, checkpoint: Path, perception: PerceptionNetwork, drives: Sequence[Drive]) -> list[Arrays]:

@@ -174,3 +174,10 @@ def test_every_variant_trains_and_drives(bags, vlm, tmp_path, variant):
     unseen = driver.drive(dark, drive.ego[0], drive.navigation[0]).trajectory
     assert np.isfinite(light).all()
     assert (light == unseen).all() == (variant == "blind")
+
+
+def test_a_planner_without_vlm_does_not_replace_that_of_a_dual_system(bags, vlm, tmp_path):
+    args = adapter_args(bags, vlm, tmp_path / "1b", tmp_path)
+    (args.out / "adapter").mkdir(parents=True)
+    with pytest.raises(ValueError, match="adapter of a dual system.*choose another folder"):
+        stage1_adapter.main(dataclasses.replace(args, variant="e2e"))

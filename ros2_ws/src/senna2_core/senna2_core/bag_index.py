@@ -205,15 +205,16 @@ def _scan(file: Path, checksums: bool) -> tuple[dict[int, _Channel], _Rows, int 
     with file.open("rb") as stream:
         if stream.read(len(MAGIC)) != MAGIC:
             raise ValueError(f"{file}: no readable bag (does not begin like an MCAP file)")
-        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
-            scan = _Scan({}, {}, {})
-            try:
-                reached = _walk(view, len(MAGIC), len(view) - len(MAGIC), scan, file, checksums)
-            except (struct.error, KeyError, UnicodeDecodeError, OverflowError) as error:
-                raise ValueError(f"{file}: no readable bag (damaged: {error!r}); record or copy it again") from error
-            end = len(view) - len(MAGIC) - len(_FOOTER) - 20
-            whole = view[-len(MAGIC) :] == MAGIC and end >= 0 and view[end : end + len(_FOOTER)] == _FOOTER
-            return scan.channels, scan.rows, None if whole and reached == len(view) - len(MAGIC) else reached
+        # Unmapped with its last slice: an error holds slices, and closing under them would raise another one.
+        view = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+    scan = _Scan({}, {}, {})
+    try:
+        reached = _walk(view, len(MAGIC), len(view) - len(MAGIC), scan, file, checksums)
+    except (struct.error, KeyError, UnicodeDecodeError, OverflowError) as error:
+        raise ValueError(f"{file}: no readable bag (damaged: {error!r}); record or copy it again") from error
+    end = len(view) - len(MAGIC) - len(_FOOTER) - 20
+    whole = view[-len(MAGIC) :] == MAGIC and end >= 0 and view[end : end + len(_FOOTER)] == _FOOTER
+    return scan.channels, scan.rows, None if whole and reached == len(view) - len(MAGIC) else reached
 
 
 class _Scan(NamedTuple):

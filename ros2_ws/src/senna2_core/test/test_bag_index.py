@@ -115,6 +115,16 @@ def test_damage_is_found(tmp_path):
         index_bag(bag)
 
 
+def test_a_damaged_chunk_is_an_error_that_names_the_bag(tmp_path):
+    bag = write_compressed(tmp_path / "bag")
+    (file,) = bag.glob("*.mcap")
+    whole, frame = file.read_bytes(), bytes.fromhex("28b52ffd")  # a zstd frame begins with this
+    assert frame in whole
+    file.write_bytes(whole.replace(frame, bytes(4)))
+    with pytest.raises(ValueError, match=f"{bag}.*no readable bag .chunk at byte"):
+        index_bag(bag)
+
+
 def test_a_file_that_changed_meanwhile_is_an_error_not_another_image(tmp_path):
     series = index_bag(write(tmp_path / "bag"))["/camera/front/compressed"]
     shutil.rmtree(tmp_path / "bag")

@@ -41,8 +41,9 @@ class DiffusionPlanner(ResidualPlanner):
         therefore replaced by min(1 / (1 - a), weight_limit) (compare min-SNR, arXiv:2303.09556).
         """
         clean = self.normalised(trajectory, speed_mps).repeat_interleave(draws, dim=0)
-        time = torch.rand(len(clean), generator=generator, device=clean.device)
-        noise = torch.randn(clean.shape, generator=generator, device=clean.device)
+        at = clean.device if generator is None else generator.device  # drawn there: the same numbers on every device
+        time = torch.rand(len(clean), generator=generator, device=at).to(clean.device)
+        noise = torch.randn(clean.shape, generator=generator, device=at).to(clean.device)
         a = (1 / (1 + self.config.noise_shift * torch.tan(math.pi / 2 * time) ** 2))[:, None, None]
         noisy = a.sqrt() * clean + (1 - a).sqrt() * noise
         condition = self.condition(condition, scene).repeat_interleave(draws, dim=0)
