@@ -14,7 +14,7 @@ from senna2_core.geometry import from_frame, quaternion_from_yaw, to_frame
 from senna2_core.messages import GroundTruth, fill_jpeg, set_array
 from senna2_core.objects import EgoState, MapElements, MapKind, Navigation, Objects
 from senna2_sim.rig import load_rig
-from training.doctor.__main__ import Args, examine, main
+from training.doctor.__main__ import Args, bags_in, examine, main
 from training.record import Recorder
 
 STEPS, SPEED, CURVATURE = 70, 8.0, 0.02
@@ -421,6 +421,7 @@ def test_a_truncated_bag_is_found_and_what_is_whole_examined(good, tmp_path, cap
     (tmp_path / "bag").mkdir()
     whole = (good / "bag.mcap").read_bytes()
     (tmp_path / "bag" / "bag.mcap").write_bytes(whole[: len(whole) // 2])
+    assert bags_in(tmp_path) == [tmp_path / "bag"]  # it has no metadata.yaml
     report = examine(tmp_path / "bag")
     (cut,) = [f for f in report.findings if f.severity == "error"]
     assert cut.check == "truncated" and "recover_bag" in cut.way_out
