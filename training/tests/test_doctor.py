@@ -417,6 +417,16 @@ def test_camera_frames_are_optical_and_mounted_as_the_rig_says(raw, tmp_path, tu
     assert all(words in f.found for f in findings) and len(findings) == (4 if check else 0)
 
 
+def test_a_mounting_whose_rotation_nobody_filled_is_a_finding_and_no_crash(raw, tmp_path):
+    kind, message = "tf2_msgs/msg/TFMessage", blank("tf2_msgs/msg/TFMessage")
+    stamped = blank("geometry_msgs/msg/TransformStamped")  # its quaternion is all zeros
+    stamped.header.frame_id, stamped.child_frame_id = "base_link", "front"
+    message.transforms.append(stamped)
+    bag = [("/tf_static", 10**9, kind, typestore().serialize_cdr(message, kind)), *raw]
+    findings = examine(spoiled(bag, tmp_path / "bag", "-", nothing), images=4).findings
+    assert {f.check for f in findings} == {"mounting"} and any("camera front" in f.found for f in findings)
+
+
 def test_a_truncated_bag_is_found_and_what_is_whole_examined(good, tmp_path, capsys):
     (tmp_path / "bag").mkdir()
     whole = (good / "bag.mcap").read_bytes()
