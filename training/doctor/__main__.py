@@ -35,6 +35,10 @@ class Args:
     json: bool = False
     """Print JSON."""
 
+    def __post_init__(self) -> None:
+        if not self.bags or self.images < 1:
+            raise ValueError(f"got {len(self.bags)} bags, --images {self.images}; wanted at least one of each")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
