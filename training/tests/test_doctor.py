@@ -455,6 +455,16 @@ def test_a_topic_under_another_name_is_suggested(raw, tmp_path):
     assert [f.way_out for f in findings if f.subject == ODOMETRY] == ["rename /odom to it"]
 
 
+def test_a_camera_with_a_clock_of_its_own_cannot_even_be_replayed(raw, tmp_path):
+    def later(message, step):
+        message.header.stamp.nanosec += 30_000_000
+        return message
+
+    report = examine(spoiled(raw, tmp_path / "bag", FRONT, later), images=4)
+    (steps,) = [f for f in report.findings if f.check == "steps"]
+    assert steps.found.startswith("0 of 70 ") and not report.good_for("replay") and not report.good_for("training")
+
+
 def test_the_exit_code_depends_on_the_use(raw, tmp_path, capsys):
     spoiled(raw, tmp_path / "bag", "/sim/.*", nothing)
     assert main(Args(bags=(tmp_path,), json=True)) == 1  # a folder of bags
