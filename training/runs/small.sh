@@ -1,7 +1,7 @@
 #!/bin/sh
 # Stage 1 of the small preset, end to end, on two cores; again after Ctrl-C: it goes on where it stopped.
 # expert bags -> VLM (1a) beside perception and planner (1b) -> bags in which these two drive and the expert says what it
-# would do -> 1b goes on with both -> adapter (1c) -> evaluation.
+# would do -> 1b goes on with both -> adapter (1c).
 # SEED=1 ... trains other seeds on the same bags, after seed 0; CLIPS: training clips per family; OUT: where the result goes.
 set -eu
 PYTHON=${PYTHON:-.venv/bin/python}
