@@ -174,7 +174,7 @@ def longer_lens(topic, msg):
 
 def coarser(topic, msg):
     if topic == "/planner/trajectory":
-        msg.x_m, msg.y_m, msg.yaw_rad = msg.x_m[1::2], msg.y_m[1::2], msg.yaw_rad[1::2]
+        msg.x_m, msg.y_m, msg.yaw_rad = (column[1::2].copy() for column in (msg.x_m, msg.y_m, msg.yaw_rad))
     return msg
 
 
