@@ -258,4 +258,7 @@ if __name__ == "__main__":
 
     from training import loading
 
-    loading.main(tyro.cli(loading.Args))
+    try:
+        loading.main(tyro.cli(loading.Args))
+    except ValueError as error:
+        sys.exit(f"error: {error}")

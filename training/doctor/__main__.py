@@ -35,6 +35,10 @@ class Args:
     json: bool = False
     """Print JSON."""
 
+    def __post_init__(self) -> None:
+        if not self.bags or self.images < 1:
+            raise ValueError(f"got {len(self.bags)} bags, --images {self.images}; wanted at least one of each")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
@@ -80,9 +84,10 @@ def _merged(findings: list[Finding]) -> list[Finding]:
 
 
 def bags_in(folder: Path) -> list[Path]:
-    """The folder, or the bags that lie in it if it is none itself."""
-    inside = [] if any(folder.glob("*.mcap")) else sorted(file.parent for file in folder.glob("*/metadata.yaml"))
-    return inside or [folder]
+    """The folder, or the bags that lie in it if it is none itself; those that were never closed, too."""
+    if any(folder.glob("*.mcap")):
+        return [folder]
+    return sorted({file.parent for what in ("*/*.mcap", "*/metadata.yaml") for file in folder.glob(what)}) or [folder]
 
 
 def main(args: Args) -> int:
@@ -109,4 +114,7 @@ def main(args: Args) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Args)))
+    try:
+        sys.exit(main(tyro.cli(Args)))
+    except ValueError as problem:
+        sys.exit(f"error: {problem}")

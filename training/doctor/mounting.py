@@ -18,10 +18,10 @@ def check_mounting(bag: Bag, rig: Rig | None) -> Iterator[Finding]:
     for name, frames in bag.cameras.items() if parents else ():
         frame = frames[0].header.frame_id if len(frames) else ""
         pose = _base_from(frame, parents)
-        if pose is None:
+        if pose is None or not np.isfinite(pose).all():
             yield error(
                 "mounting", TOPIC, f'no way from "base_link" to "{frame}" of camera {name}', "the camera's pose",
-                "publish the transform, or set the frame of the images to one that is there",
+                "publish the transform, rotation filled, or set the frame of the images to one that is there",
             )  # fmt: skip
             continue
         right, down, forward = pose[:3, :3].T
@@ -54,9 +54,12 @@ def _parents(bag: Bag) -> dict[str, tuple[str, np.ndarray]]:
     for message in series if series is not None and series.type_name == TYPE else ():
         for stamped in message.transforms:
             place, turn = stamped.transform.translation, stamped.transform.rotation
-            pose = np.eye(4)
-            pose[:3, :3] = Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix()
-            pose[:3, 3] = place.x, place.y, place.z
+            quaternion = np.array([turn.x, turn.y, turn.z, turn.w])
+            pose = np.full((4, 4), np.nan)  # where nobody filled the rotation
+            if np.linalg.norm(quaternion) > 1e-6:
+                pose = np.eye(4)
+                pose[:3, :3] = Rotation.from_quat(quaternion).as_matrix()
+                pose[:3, 3] = place.x, place.y, place.z
             found[stamped.child_frame_id] = stamped.header.frame_id, pose
     return found
 

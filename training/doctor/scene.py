@@ -127,9 +127,9 @@ def _agents(bag: Bag, stamps: np.ndarray, seen: list[Objects]) -> Iterator[Findi
                 "agents", TRUTH, "an agent stands where the car is, all the time", "the others only",
                 "leave the recording car out of the agents", ("training",),
             )  # fmt: skip
-        elif FAR_M < nearest[np.isfinite(nearest)].min(initial=np.inf) < np.inf:
+        elif FAR_M < (closest := nearest[np.isfinite(nearest)].min(initial=np.inf)) < np.inf:
             yield error(
-                "agents", TRUTH, f"none comes nearer than {nearest.min():.0f} m", "map's frame and origin",
+                "agents", TRUTH, f"none comes nearer than {closest:.0f} m", "map's frame and origin",
                 "transform the boxes to map",
             )  # fmt: skip
     then, now, said, own = _tracks(stamps, seen, ego)

@@ -14,7 +14,7 @@ from senna2_core.geometry import from_frame, quaternion_from_yaw, to_frame
 from senna2_core.messages import GroundTruth, fill_jpeg, set_array
 from senna2_core.objects import EgoState, MapElements, MapKind, Navigation, Objects
 from senna2_sim.rig import load_rig
-from training.doctor.__main__ import Args, examine, main
+from training.doctor.__main__ import Args, bags_in, examine, main
 from training.record import Recorder
 
 STEPS, SPEED, CURVATURE = 70, 8.0, 0.02
@@ -417,10 +417,21 @@ def test_camera_frames_are_optical_and_mounted_as_the_rig_says(raw, tmp_path, tu
     assert all(words in f.found for f in findings) and len(findings) == (4 if check else 0)
 
 
+def test_a_mounting_whose_rotation_nobody_filled_is_a_finding_and_no_crash(raw, tmp_path):
+    kind, message = "tf2_msgs/msg/TFMessage", blank("tf2_msgs/msg/TFMessage")
+    stamped = blank("geometry_msgs/msg/TransformStamped")  # its quaternion is all zeros
+    stamped.header.frame_id, stamped.child_frame_id = "base_link", "front"
+    message.transforms.append(stamped)
+    bag = [("/tf_static", 10**9, kind, typestore().serialize_cdr(message, kind)), *raw]
+    findings = examine(spoiled(bag, tmp_path / "bag", "-", nothing), images=4).findings
+    assert {f.check for f in findings} == {"mounting"} and any("camera front" in f.found for f in findings)
+
+
 def test_a_truncated_bag_is_found_and_what_is_whole_examined(good, tmp_path, capsys):
     (tmp_path / "bag").mkdir()
     whole = (good / "bag.mcap").read_bytes()
     (tmp_path / "bag" / "bag.mcap").write_bytes(whole[: len(whole) // 2])
+    assert bags_in(tmp_path) == [tmp_path / "bag"]  # it has no metadata.yaml
     report = examine(tmp_path / "bag")
     (cut,) = [f for f in report.findings if f.severity == "error"]
     assert cut.check == "truncated" and "recover_bag" in cut.way_out
@@ -442,6 +453,16 @@ def test_a_topic_under_another_name_is_suggested(raw, tmp_path):
     renamed = [("/odom" if topic == ODOMETRY else topic, *rest) for topic, *rest in raw]
     findings = examine(spoiled(renamed, tmp_path / "bag", "-", nothing)).findings
     assert [f.way_out for f in findings if f.subject == ODOMETRY] == ["rename /odom to it"]
+
+
+def test_a_camera_with_a_clock_of_its_own_cannot_even_be_replayed(raw, tmp_path):
+    def later(message, step):
+        message.header.stamp.nanosec += 30_000_000
+        return message
+
+    report = examine(spoiled(raw, tmp_path / "bag", FRONT, later), images=4)
+    (steps,) = [f for f in report.findings if f.check == "steps"]
+    assert steps.found.startswith("0 of 70 ") and not report.good_for("replay") and not report.good_for("training")
 
 
 def test_the_exit_code_depends_on_the_use(raw, tmp_path, capsys):

@@ -15,6 +15,7 @@ COMPUTING = {  # one thread per node: with several, busy neighbours make the slo
     "OMP_WAIT_POLICY": "passive",
     "FASTDDS_DEFAULT_PROFILES_FILE": str(CONFIG / "fastdds.xml"),
 }
+LATER_S = 1.0  # the scorer waits longer for the last plan than the player, which says who is late
 STACK = ("perception", "vlm", "adapter", "planner")  # also the names of the checkpoint folders
 
 
@@ -165,7 +166,7 @@ def replay(
         executable="scorer",
         module="senna2_bringup.scorer",
         parameters=known
-        | {"out": str(heard), "nodes": names, "external": not player, "tail_s": step_timeout_s}
+        | {"out": str(heard), "nodes": names, "external": not player, "tail_s": step_timeout_s + LATER_S}
         | (scorer_parameters or {}),
         may_finish=True,
         is_recorder=True,

@@ -94,11 +94,11 @@ def load_replay_bag(path: Path, cameras: tuple[str, ...], label: Label = "auto")
     Raises:
         ValueError: no readable bag, a topic is missing, nothing in it, or no expert's plan though label is "plan".
     """
-    topics = bag_topics(path)
+    topics = {topic for topic, (_, count) in bag_topics(path).items() if count}  # ros2 bag lists silent ones, too
     inputs = input_topics(cameras)
-    if not sum(count for _, count in topics.values()):
+    if not topics:
         raise ValueError(f"{path}: the bag is empty; record it again")
-    if absent := sorted(t for t in inputs if not topics.get(t, ("", 0))[1]):
+    if absent := sorted(set(inputs) - topics):
         raise ValueError(
             f"{path}: no messages on {', '.join(absent)}; the stack needs {', '.join(inputs)}, the bag has "
             f"{', '.join(sorted(topics))}; record them too, or rename topics"
@@ -119,7 +119,12 @@ def load_replay_bag(path: Path, cameras: tuple[str, ...], label: Label = "auto")
             case "/ego/odometry":
                 previous = bag.ego[stamp] = read_odometry(msg, previous)
             case "/planner/trajectory":
-                bag.plans[stamp] = read_trajectory(msg)
+                bag.plans[stamp] = plan = read_trajectory(msg)
+                if plan.shape != (POINTS, 3) or abs(float(msg.dt_s) - DT_S) > 1e-3:
+                    raise ValueError(
+                        f"{path}: {topic} has {len(plan)} points {float(msg.dt_s):.3g} s apart, wanted {POINTS} points "
+                        f"{DT_S} s apart; give --label odometry, or resample them"
+                    )
             case "/sim/ground_truth":
                 bag.truth[stamp] = read_ground_truth(msg)
             case "/sim/map":

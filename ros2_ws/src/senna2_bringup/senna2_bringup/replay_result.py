@@ -112,7 +112,7 @@ def _driven(bag: ReplayBag, plans: Mapping[int, np.ndarray]) -> dict[str, Any] |
     driven = {stamp: bag.driven(stamp) for stamp in plans}
     known = {stamp: poses for stamp, poses in driven.items() if np.isfinite(poses).all()}
     stamps = np.array(sorted(bag.truth), dtype=np.int64)
-    at = {stamp: int(np.searchsorted(stamps, stamp)) for stamp in known}
+    at = {stamp: int(np.searchsorted(stamps, stamp - _JITTER_NS)) for stamp in known}
     grid = round(DT_S * 1e9) * np.arange(POINTS + 1)
     covered = {
         stamp: poses

@@ -172,6 +172,12 @@ def longer_lens(topic, msg):
     return msg
 
 
+def coarser(topic, msg):
+    if topic == "/planner/trajectory":
+        msg.x_m, msg.y_m, msg.yaw_rad = (column[1::2].copy() for column in (msg.x_m, msg.y_m, msg.yaw_rad))
+    return msg
+
+
 @pytest.mark.parametrize(
     ("make", "options", "wanted"),
     [
@@ -182,6 +188,7 @@ def longer_lens(topic, msg):
         (lambda path: copy_bag(path, change=wider), {}, ("camera left is 640x90, wanted 160x90", "another rig")),
         (lambda path: copy_bag(path, change=longer_lens), {}, ("camera rear has focal", "another rig")),
         (lambda path: copy_bag(path, lambda t: "planner" not in t), {"label": "plan"}, ("--label odometry",)),
+        (lambda path: copy_bag(path, change=coarser), {}, ("20 points", "--label odometry")),
         (lambda path: path, {}, ("no readable bag",)),
         (lambda path: BAG, {"rate": 2.0}, ("--mode realtime",)),
         (lambda path: BAG, {"models": Path("/nonexistent")}, ("make train",)),

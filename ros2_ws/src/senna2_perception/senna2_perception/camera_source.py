@@ -165,7 +165,8 @@ class DeviceSource:
         """Release the device."""
         self._stop.set()
         self._thread.join(timeout=SILENCE_S)
-        self._capture.release()
+        if not self._thread.is_alive():  # a device that hangs in read must not be taken from under it: exit frees it
+            self._capture.release()
 
 
 class View:

@@ -40,7 +40,7 @@ _BUILDERS: dict[str, Callable[[int, np.random.Generator], Clip]] = {
     "side_street": streets.side_street,
 }
 FAMILIES: tuple[str, ...] = tuple(_BUILDERS)
-FIRST_FAMILIES = FAMILIES[:7]  # what is recorded and judged by default
+FIRST_FAMILIES = FAMILIES[:7]  # those that the first networks were trained on
 
 
 def load_clip(family: str, seed: int) -> Clip:
