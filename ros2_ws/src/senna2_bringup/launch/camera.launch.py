@@ -8,13 +8,9 @@ With models:=models/small-s1 the learned stack starts beside them; it also needs
 
 from pathlib import Path
 
-from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
-from launch.event_handlers import OnProcessExit
-from launch.events import Shutdown
-from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
-
 from launch import LaunchDescription
+from senna2_bringup.launching import description
+from senna2_bringup.manifest import Process
 from senna2_bringup.real_cameras import pairs, real_cameras
 
 ARGUMENTS = {
@@ -27,10 +23,9 @@ ARGUMENTS = {
 }
 
 
-def start(context) -> list:
-    """All nodes; when one ends, all end."""
-    given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    processes = real_cameras(
+def processes(given: dict[str, str]) -> tuple[Process, ...]:
+    """Everything that runs."""
+    return real_cameras(
         pairs(given["sources"], "sources"),
         rig=given["rig"],
         calibrations=pairs(given["calibrations"], "calibrations"),
@@ -38,24 +33,8 @@ def start(context) -> list:
         models=Path(given["models"]) if given["models"] else None,
         device=given["device"],
     )
-    nodes = [
-        Node(
-            package=process.package,
-            executable=process.executable,
-            name=process.name,
-            parameters=[process.parameters],
-            additional_env=process.environment,
-            output="screen",
-        )
-        for process in processes
-    ]
-    ends = [
-        RegisterEventHandler(OnProcessExit(target_action=node, on_exit=[EmitEvent(event=Shutdown())])) for node in nodes
-    ]
-    return nodes + ends
 
 
 def generate_launch_description() -> LaunchDescription:
     """Entry point of ros2 launch."""
-    arguments = [DeclareLaunchArgument(n, default_value=d, description=t) for n, (d, t) in ARGUMENTS.items()]
-    return LaunchDescription([*arguments, OpaqueFunction(function=start)])
+    return description(ARGUMENTS, processes)

@@ -7,13 +7,8 @@ yourself, without /planner/trajectory (docs/replay.md).
 from datetime import datetime
 from pathlib import Path
 
-from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
-from launch.event_handlers import OnProcessExit
-from launch.events import Shutdown
-from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
-
 from launch import LaunchDescription
+from senna2_bringup.launching import description
 from senna2_bringup.manifest import Process, replay
 from senna2_bringup.replay_bag import cameras_of, check_cameras, load_replay_bag
 
@@ -30,29 +25,15 @@ ARGUMENTS = {
 }
 
 
-def to_node(process: Process) -> Node:
-    """A process of the manifest as a launch action."""
-    return Node(
-        package=process.package,
-        executable=process.executable,
-        name=process.name,
-        parameters=[*map(str, process.parameter_files), process.parameters],
-        remappings=list(process.remaps),
-        additional_env=process.environment,
-        output="screen",
-    )
-
-
-def start(context) -> list:
-    """All nodes; when one ends, all end. The scorer then writes result and report."""
-    given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+def processes(given: dict[str, str]) -> tuple[Process, ...]:
+    """Everything that runs; the scorer writes result and report at the end."""
     bag, models, player = Path(given["bag"]), Path(given["models"]), given["player"].lower() in ("true", "1")
     cameras = cameras_of(models)
     load_replay_bag(bag, cameras, given["label"])
     check_cameras(bag, models)
     out = Path(given["out"] or f"runs/{datetime.now():%Y%m%d-%H%M%S}")
     out.mkdir(parents=True)
-    processes = replay(
+    return replay(
         bag=bag,
         cameras=cameras,
         heard=out / "heard.jsonl",
@@ -64,14 +45,8 @@ def start(context) -> list:
         step_timeout_s=float(given["step_timeout_s"]),
         scorer_parameters={"report_of": str(models), "label": given["label"]},
     )
-    nodes = [to_node(process) for process in processes]
-    ends = [
-        RegisterEventHandler(OnProcessExit(target_action=node, on_exit=[EmitEvent(event=Shutdown())])) for node in nodes
-    ]
-    return nodes + ends
 
 
 def generate_launch_description() -> LaunchDescription:
     """Entry point of ros2 launch."""
-    arguments = [DeclareLaunchArgument(n, default_value=d, description=t) for n, (d, t) in ARGUMENTS.items()]
-    return LaunchDescription([*arguments, OpaqueFunction(function=start)])
+    return description(ARGUMENTS, processes)

@@ -7,13 +7,8 @@ The same manifest as `python -m senna2_bringup.simulate`; film, report and resul
 from datetime import datetime
 from pathlib import Path
 
-from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
-from launch.event_handlers import OnProcessExit
-from launch.events import Shutdown
-from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
-
 from launch import LaunchDescription
+from senna2_bringup.launching import description
 from senna2_bringup.manifest import Process, simulation
 from senna2_sim.rig import check_rig, load_rig
 
@@ -31,27 +26,13 @@ ARGUMENTS = {
 }
 
 
-def to_node(process: Process) -> Node:
-    """A process of the manifest as a launch action."""
-    return Node(
-        package=process.package,
-        executable=process.executable,
-        name=process.name,
-        parameters=[*map(str, process.parameter_files), process.parameters],
-        remappings=list(process.remaps),
-        additional_env=process.environment,
-        output="screen",
-    )
-
-
-def start(context) -> list:
-    """All nodes; when one ends, all end."""
-    given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+def processes(given: dict[str, str]) -> tuple[Process, ...]:
+    """Everything that runs."""
     bag = Path(given["bag"] or f"runs/{datetime.now():%Y%m%d-%H%M%S}/bag")
     bag.parent.mkdir(parents=True, exist_ok=True)
     if given["driver"] == "senna2":
         check_rig(load_rig(given["rig"]), Path(given["models"]) / "perception")
-    processes = simulation(
+    return simulation(
         clip=given["clip"],
         seed=int(given["seed"]),
         scene=Path(given["scene"]) if given["scene"] else None,
@@ -63,14 +44,8 @@ def start(context) -> list:
         effects=given["effects"],
         bag=bag,
     )
-    nodes = [to_node(process) for process in processes]
-    ends = [
-        RegisterEventHandler(OnProcessExit(target_action=node, on_exit=[EmitEvent(event=Shutdown())])) for node in nodes
-    ]
-    return nodes + ends
 
 
 def generate_launch_description() -> LaunchDescription:
     """Entry point of ros2 launch."""
-    arguments = [DeclareLaunchArgument(n, default_value=d, description=t) for n, (d, t) in ARGUMENTS.items()]
-    return LaunchDescription([*arguments, OpaqueFunction(function=start)])
+    return description(ARGUMENTS, processes)

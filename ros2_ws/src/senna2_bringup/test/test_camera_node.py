@@ -1,12 +1,10 @@
 """The camera node as a process on real DDS, and what the launch file starts."""
 
-import importlib.util
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 import cv2
 import numpy as np
@@ -147,45 +145,3 @@ def test_cameras_are_those_of_the_rig():
             real_cameras(**bad)
     with pytest.raises(ValueError, match="every camera once"):
         pairs("front=1,2", "sources")
-
-
-@pytest.fixture
-def launch_file(monkeypatch):
-    """The launch file with its imports replaced by recorders of their arguments (ros2 launch is not on PyPI)."""
-
-    def record(kind):
-        return lambda *args, **kwargs: SimpleNamespace(kind=kind, args=args, **kwargs)
-
-    names = {
-        "launch": "LaunchDescription",
-        "launch.actions": "DeclareLaunchArgument EmitEvent OpaqueFunction RegisterEventHandler",
-        "launch.event_handlers": "OnProcessExit",
-        "launch.events": "Shutdown",
-        "launch.substitutions": "LaunchConfiguration",
-        "launch_ros": "",
-        "launch_ros.actions": "Node",
-    }
-    for module, words in names.items():
-        stand_in = ModuleType(module)
-        for name in words.split():
-            setattr(stand_in, name, record(name))
-        monkeypatch.setitem(sys.modules, module, stand_in)
-    sys.modules["launch.substitutions"].LaunchConfiguration = lambda name: SimpleNamespace(
-        perform=lambda context: context[name]
-    )
-    path = Path(__file__).parents[1] / "launch" / "camera.launch.py"
-    spec = importlib.util.spec_from_file_location("camera_launch", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_launch_starts_cameras_and_stack(launch_file):
-    *arguments, function = launch_file.generate_launch_description().args[0]
-    models = Path(__file__).parents[4] / "models" / "small-s1"
-    given = {argument.args[0]: argument.default_value for argument in arguments}
-    given |= {"sources": "front=film.mp4", "calibrations": "front=lens.yaml", "models": str(models), "loop": "true"}
-    nodes = [action for action in function.function(given) if action.kind == "Node"]
-    assert [node.name for node in nodes] == ["camera_front", "perception", "vlm", "adapter", "planner"]
-    assert nodes[0].parameters[0]["calibration"] == "lens.yaml" and nodes[0].parameters[0]["loop"] is True
-    assert all(node.parameters[0].get("mode", "realtime") == "realtime" for node in nodes)

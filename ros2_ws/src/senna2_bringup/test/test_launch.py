@@ -38,6 +38,8 @@ def load(monkeypatch):
         perform=lambda context: context[name]
     )
 
+    monkeypatch.delitem(sys.modules, "senna2_bringup.launching", raising=False)
+
     def load_file(name: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location(f"{name}_launch", HERE.parent / "launch" / f"{name}.launch.py")
         module = importlib.util.module_from_spec(spec)
@@ -66,6 +68,16 @@ def test_launch_of_a_replay_starts_its_manifest(load, tmp_path, player, mode):
     assert ("player" in [process.name for process in wanted]) == (player == "true")
     given = {"bag": str(BAG), "models": str(MODELS), "out": str(tmp_path / "r"), "player": player}
     assert_starts(load("replay"), given, wanted)
+
+
+def test_launch_starts_cameras_and_stack(load):
+    *arguments, function = load("camera").generate_launch_description().args[0]
+    given = {argument.args[0]: argument.default_value for argument in arguments}
+    given |= {"sources": "front=film.mp4", "calibrations": "front=lens.yaml", "models": str(MODELS), "loop": "true"}
+    nodes = [action for action in function.function(given) if action.kind == "Node"]
+    assert [node.name for node in nodes] == ["camera_front", "perception", "vlm", "adapter", "planner"]
+    assert nodes[0].parameters[-1]["calibration"] == "lens.yaml" and nodes[0].parameters[-1]["loop"] is True
+    assert all(node.parameters[-1].get("mode", "realtime") == "realtime" for node in nodes)
 
 
 def assert_starts(launch_file, options, wanted) -> None:
