@@ -28,7 +28,7 @@ from senna2_core.messages import (
 from senna2_core.objects import EgoState, MapElements, Navigation
 
 STEPS, DT_S = 40, 0.1
-VALIDATION_SEEDS, EVALUATION_SEEDS = range(900, 920), 1000  # training uses the seeds below; 1000 on is never looked at
+VALIDATION_SEEDS, EVALUATION_SEEDS = range(900, 1000), 1000  # training uses the seeds below; 1000 on is never looked at
 STEPWISE = ("/ego/odometry", "/ego/navigation", "/sim/ground_truth")
 MAP, PLAN, CAMERA = "/sim/map", "/planner/trajectory", r"/camera/(\w+)/compressed"
 Target = Literal["plan", "odometry"]

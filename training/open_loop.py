@@ -17,7 +17,7 @@ from typing import Any
 from training.bag_drives import Job, Setup, evaluate_bag
 from training.bag_rows import Runs
 from training.consistency_tables import f1_figures, matrices, t1, vlm_table
-from training.data import Target
+from training.data import VALIDATION_SEEDS, Target
 from training.forced_tables import forced_figures, forced_table, recall_figures, recall_table
 from training.ledger import file_sha256, git_commit, ledger_row, session_row
 from training.open_loop_tables import differences, differences_table, open_loop_figures, seeds_table, t2, t4
@@ -134,7 +134,12 @@ def main(args: OpenLoop | Consistency) -> dict[str, Any]:
 
 
 def checked_bags(folder: Path, clips: list[Choice]) -> dict[str, tuple[str, str]]:
-    """Path and hash of the bag of each clip. ValueError: some are missing, or were recorded from other clips."""
+    """Path and hash of the bag of each clip. ValueError: training clips, bags missing, or recorded from other clips."""
+    if known := [clip.id for clip in clips if clip.seed < VALIDATION_SEEDS.start]:
+        raise ValueError(
+            f"--clips: {len(known)} of them are training clips, e.g. {known[0]}: nothing is judged on these; "
+            "wanted seeds from 900 on"
+        )
     data = {clip.id: folder / clip.id / f"{clip.id}.mcap" for clip in clips}
     record = f"python -m training.record --split evaluation --out {folder}"
     if missing := [name for name, file in data.items() if not file.is_file()]:

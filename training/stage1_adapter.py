@@ -118,7 +118,7 @@ class Args:
     """Steps between drives of the validation clips in the simulator; OUT then gets the best of these checkpoints, not
     the newest. 0: never."""
     closed_loop_clips: str = ",".join(f"{family}:900" for family in FAMILIES[:16])
-    """Validation clips to drive, as in `training.evaluate closed-loop --clips`; seeds 900 to 919."""
+    """Validation clips to drive, as in `training.evaluate closed-loop --clips`; seeds 900 to 999."""
     closed_loop_rig: str = "small"
     """Cameras with which they are driven."""
     closed_loop_workers: int = 2
@@ -339,7 +339,7 @@ def check_driving(args: Args) -> None:
     clips = choose(args.closed_loop_clips, None)
     strangers = [clip.id for clip in clips if clip.seed not in VALIDATION_SEEDS]
     if strangers:
-        raise ValueError(f"--closed-loop-clips: got {strangers}, wanted validation clips: seeds 900 to 919")
+        raise ValueError(f"--closed-loop-clips: got {strangers}, wanted validation clips: seeds 900 to 999")
     check_rig(load_rig(args.closed_loop_rig), args.start / "perception")
 
 

@@ -414,6 +414,8 @@ def test_missing_foreign_and_exchanged_bags_are_named(finished, bags, tmp_path):
     (copy / "manifest.json").write_text(json.dumps({"empty_road-1000": {"job": {"clip": "0" * 16}}}))
     with pytest.raises(ValueError, match="not of the listed clips, e.g. empty_road-1000 is of 0000"):
         main(replace(args, bags=copy, clips="empty_road:1000"))
+    with pytest.raises(ValueError, match="1 of them are training clips, e.g. empty_road-0003"):
+        main(replace(args, clips="empty_road:3,empty_road:7000"))
 
 
 def test_an_adapter_without_its_vlm_and_seeds_of_other_kinds_are_refused(finished, tmp_path):
