@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +23,6 @@ def in_background(
     steps: Sequence[int],
     workers: int,
     ahead: int = 2,
-    start: Literal["fork", "spawn"] = "fork",
 ) -> Iterator[Batch]:
     """make(step) of each step, in order, made by worker processes while the caller works.
 
@@ -31,12 +30,11 @@ def in_background(
     from it (`shuffled`, `step_generator`), none from global generators. To resume, begin with a later step.
 
     Args:
-        make: its tensors travel through shared memory. With "spawn" it must be importable: a function of a module, or
-            functools.partial of one.
+        make: its tensors travel through shared memory. It must be importable, as it is sent to the workers: a function
+            of a module, or functools.partial of one. Drives among its arguments travel without their images.
         steps: of training, e.g. range(first, last).
         workers: processes; 0 makes each batch here when it is asked for.
         ahead: batches that each worker makes before they are asked for.
-        start: "fork" shares the loaded drives with the workers; "spawn" copies them to each.
     Raises:
         What make raises, with the worker's traceback in its text.
     """
@@ -52,7 +50,7 @@ def in_background(
         collate_fn=_as_it_is,
         num_workers=workers,
         prefetch_factor=ahead,
-        multiprocessing_context=start,
+        multiprocessing_context="spawn",  # a fork hangs or dies once numba or OpenMP has threads
         worker_init_fn=_begin,
         generator=torch.Generator(),  # its seed would otherwise be drawn from the global one
     )

@@ -12,6 +12,7 @@ import json
 import math
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -128,15 +129,9 @@ def main(args: Args) -> float:
     if args.resume:
         first, ade = load_progress(args.run / "progress", model, optimizer, "1b", settings)
 
-    own = len(shares(np.arange(args.batch), args.micro_batch, state))  # parts of each batch that are this process's
-
-    def part_of(index: int) -> tuple[int, SceneBatch]:
-        step, which = divmod(index, own)
-        chosen = starts[drawn(weights, args.batch, args.seed, step)]
-        number, part = shares(chosen, args.micro_batch, state)[which]
-        return number, make_batch(drives, part, args.frames, args.perception, args.target, rig)
-
-    loader = in_background(part_of, range(first * own, args.steps * own), args.workers)  # a whole batch may be 80 GB
+    own = [number for number, _ in shares(np.arange(args.batch), args.micro_batch, state)]  # parts that are ours
+    make = partial(make_part, drives, starts, weights, args, rig, own)
+    loader = in_background(make, range(first * len(own), args.steps * len(own)), args.workers)
     writer = SummaryWriter(str(args.run / "tensorboard"), purge_step=first) if state.is_main_process else None
     began = time.monotonic()
     with (
@@ -151,7 +146,7 @@ def main(args: Args) -> float:
                 group["lr"] = args.lr * cosine(step, args.steps, args.warmup)
             optimizer.zero_grad()
             sums: dict[str, Tensor] = {}
-            for number, part in islice(loader, own):
+            for number, part in islice(loader, len(own)):
                 generator = step_generator(args.seed, step, number)
                 batch = augment(part, args.augmentation, generator).to(device)
                 with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.bf16):
@@ -209,6 +204,19 @@ def main(args: Args) -> float:
     if writer is not None:
         writer.close()
     return ade
+
+
+def make_part(
+    drives: list[Drive], starts: np.ndarray, weights: np.ndarray, args: Args, rig: Rig, own: list[int], index: int
+) -> tuple[int, SceneBatch]:
+    """The index-th of all the parts of batches that this process looks at, and its number in its batch.
+
+    Part by part, as a whole batch of the full preset would take 80 GB.
+    """
+    step, which = divmod(index, len(own))
+    chosen = starts[drawn(weights, args.batch, args.seed, step)]
+    part = chosen[own[which] * args.micro_batch : (own[which] + 1) * args.micro_batch]
+    return own[which], make_batch(drives, part, args.frames, args.perception, args.target, rig)
 
 
 def actions(drives: list[Drive], where: np.ndarray, kind: Target) -> np.ndarray:
