@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,11 @@ def main(args: Args) -> dict[str, Any]:
             name = running.pop(done)
             try:
                 note(name, done.result())
+            except BrokenProcessPool as error:
+                raise ValueError(
+                    f"{name}: a worker process was killed, perhaps for want of memory; the same command goes on from "
+                    "there, perhaps with fewer --workers"
+                ) from error
             except (ValueError, OSError) as error:
                 broken(name, error)
 
@@ -209,11 +215,11 @@ def main(args: Args) -> dict[str, Any]:
                 finish(some=True)
             try:
                 prepared = _prepare(devkit, name, args)
-            except (ValueError, LookupError) as error:
-                missing = (
-                    f"its tables lack {error}; unpack them again" if isinstance(error, LookupError) else str(error)
-                )
-                broken(name, ValueError(missing))
+            except (ValueError, OSError) as error:
+                broken(name, error)
+                continue
+            except LookupError as error:
+                broken(name, ValueError(f"its tables lack {error}; unpack them again"))
                 continue
             running[pool.submit(convert, *prepared, args)] = name
         finish(some=False)
