@@ -399,7 +399,7 @@ def main(args: Args) -> dict[str, Any]:
             file.with_suffix(".tmp").replace(file)
             if row["sha256"] is None:
                 bar.write(
-                    f"{running[done].name}: the expert failed "
+                    f"{running[done].name}: went wrong "
                     f"(collided {row['collided']}, lost {row['lost']}, off road {row['off_road']}); no bag"
                 )
     except KeyboardInterrupt:
@@ -410,7 +410,7 @@ def main(args: Args) -> dict[str, Any]:
         shutil.rmtree(args.out / ".partial", ignore_errors=True)
     steps = sum(row["steps"] for row in manifest.values())
     good = sum(row["sha256"] is not None for row in manifest.values())
-    print(f"{args.out}: {good} bags, {steps} steps; the expert failed in {len(manifest) - good} clips")
+    print(f"{args.out}: {good} bags, {steps} steps; {len(manifest) - good} clips went wrong and left none")
     return manifest
 
 
