@@ -89,7 +89,7 @@ def along(
         objects = [Objects.empty()] * len(asked)
     else:
         tokens, objects = seen(perception, drive, bag_sha256, asked)
-    at_steps, at_forced = np.searchsorted(asked, steps), np.searchsorted(asked, forced)
+    at_steps, at_forced = rows(steps, asked), rows(forced, asked)
     objects = [objects[row] for row in at_steps]
     if vlm is None:
         return Along(plan(model, tokens[at_steps], speeds[steps]), objects, None)
@@ -97,12 +97,12 @@ def along(
     frames, used = decision_frames(stamps, float(timing["vlm_latency_s"]), float(timing["vlm_period_s"]))
     heard = np.union1d(frames, forced)
     index, hidden = said(vlm, drive, bag_sha256, str(timing["camera"]), heard)
-    at_frames, heard_forced = np.searchsorted(heard, frames), np.searchsorted(heard, forced)
+    at_frames, heard_forced = rows(frames, heard), rows(forced, heard)
 
-    def planned(rows: np.ndarray, at: np.ndarray, decisions: np.ndarray) -> np.ndarray:
-        """Plans on rows of tokens, with decisions on what the VLM said at rows of hidden."""
+    def planned(where: np.ndarray, at: np.ndarray, decisions: np.ndarray) -> np.ndarray:
+        """Plans on rows `where` of tokens, with decisions on what the VLM said at rows `at` of hidden."""
         states = np.stack([hidden[at, 0], hidden[at, 1 + decisions]], axis=1)
-        return plan(model, tokens[rows], speeds[asked[rows]], (states, decisions))
+        return plan(model, tokens[where], speeds[asked[where]], (states, decisions))
 
     source = at_frames[used[steps]]
     decided = Decided(
@@ -113,6 +113,11 @@ def along(
         force=lambda at, decisions: planned(at_forced[at], heard_forced[at], decisions),
     )
     return Along(planned(at_steps, source, index[source]), objects, decided)
+
+
+def rows(some: np.ndarray, every: np.ndarray) -> np.ndarray:
+    """Where each of some (S,) is in every (N,), which is sorted and has them."""
+    return np.asarray(np.searchsorted(every, some))
 
 
 def decision_frames(stamps_ns: np.ndarray, latency_s: float, period_s: float) -> tuple[np.ndarray, np.ndarray]:
@@ -139,7 +144,9 @@ def plan(
         ValueError: networks that do not fit together, or numbers that are not finite.
     """
     planner, config = model.planner.planner, model.planner.config
-    sizes = [("scene tokens", tokens.shape[2:], (config.token_size,))]
+    sizes: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [
+        ("scene tokens", tokens.shape[2:], (config.token_size,))
+    ]
     numbers = [tokens, speeds_mps]
     if told is not None:
         assert model.adapter is not None
