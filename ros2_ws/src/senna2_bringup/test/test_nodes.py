@@ -42,6 +42,7 @@ from senna2_core.objects import EgoState, Navigation
 from senna2_core.ros_node import output_qos
 from senna2_sim.rig import load_rig
 
+pytestmark = pytest.mark.timeout(300)  # s, with all cores busy
 S = 1_000_000_000
 CAMERAS = load_rig("small").cameras
 
@@ -80,7 +81,7 @@ class Bench:
         self._processes.append(subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True))
         return self._processes[-1]
 
-    def until(self, condition, timeout_s: float = 40):
+    def until(self, condition, timeout_s: float = 100):
         """Spin until the condition holds; its value."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:

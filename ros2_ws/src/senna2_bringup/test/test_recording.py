@@ -21,15 +21,13 @@ from senna2_sim.world.world import World
 S, STEP = 1_000_000_000, 100_000_000
 KINDS = TOPICS | camera_topics()
 SMALL = load_rig("small")
-FACTS = {"clip": "curve", "seed": 3, "driver": "expert", "mode": "lockstep", "rig": "small"}
-
-
+FACTS = {"clip": "empty_road", "seed": 3, "driver": "expert", "mode": "lockstep", "rig": "small"}
 CLIP = load_clip("empty_road", 3)
 
 
 @cache
 def message(topic: str, stamp: int):
-    """A message of a car that stands where the clip begins."""
+    """A message of the car where the clip begins; the grey of its images counts the steps."""
     msg, world = blank(KINDS[topic]), World(CLIP, start_stamp_ns=stamp)
     match topic.split("/"):
         case ["", "ego", "odometry"]:

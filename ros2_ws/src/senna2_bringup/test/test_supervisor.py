@@ -65,8 +65,8 @@ def test_a_process_that_ignores_signals_is_killed_in_time():
 
 
 WRITES_ON = """
-import signal, time
-signal.signal(2, lambda *_: time.sleep(1) or exit(0))
+import signal, sys, time
+signal.signal(2, lambda *_: time.sleep(1) or sys.exit(0))
 signal.signal(15, signal.SIG_IGN)
 print("up")
 time.sleep(60)
