@@ -1,10 +1,10 @@
 """Which steps of a simulated drive a recording lacks, topic by topic. No ROS."""
 
+import json
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from typing import Any
 
-from senna2_sim.rig import load_rig
+from senna2_sim.rig import Rig, load_rig
 from senna2_sim.world.world import STEP_NS
 
 SHOWN = 3  # stamps per topic, in words
@@ -22,9 +22,21 @@ STACK = (
 class Episode:
     """From one RESET to the END, if that came."""
 
-    facts: Mapping[str, Any]  # of the RESET: rig, mode, driver
+    rig: Rig
+    lockstep: bool
+    learned: bool  # driven by the learned stack
     start_ns: int  # stamp of the first step
     end_ns: int | None = None  # stamp of the last step; None: the drive was cut short
+
+
+def beginning(text: str, stamp_ns: int) -> Episode | None:
+    """The episode that a RESET with this text announces; None where it does not say what our simulator says."""
+    try:
+        facts = json.loads(text)
+        rig, mode, driver = load_rig(str(facts["rig"])), facts["mode"], facts["driver"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return Episode(rig=rig, lockstep=mode == "lockstep", learned=driver == "senna2", start_ns=stamp_ns)
 
 
 def gaps(episode: Episode, heard: Mapping[str, Set[int]]) -> dict[str, list[int]]:
@@ -34,19 +46,16 @@ def gaps(episode: Episode, heard: Mapping[str, Set[int]]) -> dict[str, list[int]
         heard: stamps ns by topic, of this episode; topics that are not recorded are not in there.
     Returns:
         stamps ns by topic, in order; topics that are whole are left out.
-    Raises:
-        ValueError: the rig of the drive can no longer be read.
     """
     end_ns = episode.end_ns
     if end_ns is None:
         end_ns = max(max(heard.get(topic, ()), default=0) for topic in SIMULATOR) - STEP_NS
     steps = range(episode.start_ns, end_ns + 1, STEP_NS)
-    rig, lockstep = load_rig(str(episode.facts["rig"])), episode.facts["mode"] == "lockstep"
-    topics = SIMULATOR + (("/planner/trajectory",) if lockstep else ())
-    topics += STACK if lockstep and episode.facts["driver"] == "senna2" else ()
+    topics = SIMULATOR + (("/planner/trajectory",) if episode.lockstep else ())
+    topics += STACK if episode.lockstep and episode.learned else ()
     wanted = {topic: set(steps) for topic in topics}
     for stamp in steps:
-        due = rig.due(stamp)
+        due = episode.rig.due(stamp)
         for camera in due.cameras if due else ():
             for ending in ("compressed", "camera_info"):
                 wanted.setdefault(f"/camera/{camera.name}/{ending}", set()).add(stamp)

@@ -1,7 +1,6 @@
 """Record the graph's topics as they are on the wire into an MCAP bag."""
 
 import importlib
-import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from rclpy.serialization import deserialize_message
 from senna2_msgs.msg import SimEvent
 
 from senna2_bringup.domain import remove_orphans
-from senna2_bringup.gaps import Episode, gaps, in_words
+from senna2_bringup.gaps import Episode, beginning, gaps, in_words
 from senna2_bringup.topics import CAMERAS, TOPICS, camera_topics
 from senna2_core.bags import BagWriter
 from senna2_core.node_config import NodeConfig
@@ -84,8 +83,8 @@ class Recorder(Node):
 
     def _note(self, event: Any, stamp_ns: int) -> None:
         """Where episodes begin and end."""
-        if event.kind == SimEvent.RESET:
-            self._episodes.append(Episode(facts=json.loads(event.text), start_ns=stamp_ns))
+        if event.kind == SimEvent.RESET and (episode := beginning(event.text, stamp_ns)) is not None:
+            self._episodes.append(episode)
         elif event.kind == SimEvent.END and self._episodes:
             self._episodes[-1] = replace(self._episodes[-1], end_ns=stamp_ns)
 

@@ -1,6 +1,7 @@
 """A recorded drive holds every step, in whatever order its messages came; what it lacks is named."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from senna2_bringup import video
-from senna2_bringup.gaps import SIMULATOR, STACK, Episode, gaps, in_words
+from senna2_bringup.gaps import SIMULATOR, STACK, beginning, gaps, in_words
 from senna2_bringup.result import load_drive
 from senna2_bringup.topics import TOPICS, camera_topics
 from senna2_bringup.video import write_video
@@ -98,7 +99,8 @@ def test_each_message_that_a_recording_lacks_is_named_and_no_other(tmp_path, dri
         json.dumps({"name": "mine", "cameras": [slow, slow | {"name": "fast", "rate_hz": 10}]})
     )
     facts = {"driver": driver, "mode": mode, "rig": str(tmp_path / "rig.json")}
-    episode = Episode(facts=facts, start_ns=3 * S, end_ns=4 * S)
+    cut = beginning(json.dumps(facts), 3 * S)
+    episode = replace(cut, end_ns=4 * S)
     topics = SIMULATOR + (("/planner/trajectory",) if mode == "lockstep" else ())
     topics += STACK if (driver, mode) == ("senna2", "lockstep") else ()
     whole = heard(range(3 * S, 4 * S + 1, STEP), load_rig(str(tmp_path / "rig.json")), topics)
@@ -106,13 +108,19 @@ def test_each_message_that_a_recording_lacks_is_named_and_no_other(tmp_path, dri
     for topic, stamps in whole.items():
         for stamp in stamps:
             assert gaps(episode, whole | {topic: stamps - {stamp}}) == {topic: [stamp]}
-    cut = Episode(facts=facts, start_ns=3 * S)
     assert gaps(cut, whole | {"/sim/ground_truth": whole["/sim/ground_truth"] - {4 * S}}) == {}
     lacking = gaps(cut, whole | {"/sim/ground_truth": {3 * S, 4 * S}})
     assert in_words(lacking) == "/sim/ground_truth of 3.1, 3.2, 3.3 s and 6 more"
 
 
+@pytest.mark.parametrize(
+    "text", ["", "a new day", "[]", "{}", '{"rig": "none", "mode": "lockstep", "driver": "expert"}']
+)
+def test_nothing_is_missed_of_an_episode_that_another_simulator_announces(text):
+    assert beginning(text, S) is None
+
+
 def test_what_is_not_recorded_is_not_missed():
     steps = range(S, 2 * S + 1, STEP)
-    episode = Episode(facts=FACTS, start_ns=S, end_ns=2 * S)
+    episode = replace(beginning(json.dumps(FACTS), S), end_ns=2 * S)
     assert gaps(episode, {"/ego/odometry": set(steps), "/diagnostics": {17 * 10**17}}) == {}
