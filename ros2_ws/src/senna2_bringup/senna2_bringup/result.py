@@ -115,8 +115,10 @@ def load_drive(bag: Path) -> Drive:
 
 def _since(start_ns: int, drive: Drive, facts: dict[str, Any]) -> Drive:
     """An episode that begins now, with those of its messages that came before the news of its beginning."""
-    steps = {name: {t: v for t, v in getattr(drive, name).items() if t >= start_ns} for name in _OF_STEPS.values()}
-    return Drive(facts=facts, map=drive.map, diagnostics=drive.diagnostics, **steps)
+    since = Drive(facts=facts, map=drive.map, diagnostics=drive.diagnostics)
+    for name in _OF_STEPS.values():
+        setattr(since, name, {stamp: value for stamp, value in getattr(drive, name).items() if stamp >= start_ns})
+    return since
 
 
 def clip_id(facts: dict[str, Any]) -> str:
