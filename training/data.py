@@ -258,7 +258,5 @@ if __name__ == "__main__":
 
     from training import loading
 
-    try:
+    with as_command():
         loading.main(tyro.cli(loading.Args))
-    except ValueError as error:
-        sys.exit(f"error: {error}")

@@ -35,6 +35,7 @@ from senna2_sim.rig import check_rig, load_rig
 from senna2_sim.scenarios import FAMILIES
 from training.closed_loop import ClosedLoop
 from training.closed_loop import main as closed_loop
+from training.command import as_command
 from training.common import (
     command_line,
     cosine,
@@ -372,4 +373,5 @@ def validate(model: torch.nn.ModuleDict, samples: Samples, latency_s: float, dev
 
 
 if __name__ == "__main__":
-    main(from_command_line({"small": SMALL, "full": FULL}))
+    with as_command():
+        main(from_command_line({"small": SMALL, "full": FULL}))

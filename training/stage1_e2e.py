@@ -33,6 +33,7 @@ from senna2_planner.config import FULL_PLANNER, PlannerConfig
 from senna2_planner.planner import make_planner
 from senna2_planner.residual import ResidualPlanner
 from senna2_sim.rig import Rig, load_rig
+from training.command import as_command
 from training.common import (
     command_line,
     cosine,
@@ -279,4 +280,5 @@ def save(out: Path, stage: str, modules: dict[str, tuple[torch.nn.Module, Any]],
 
 
 if __name__ == "__main__":
-    main(from_command_line({"small": SMALL, "full": FULL}))
+    with as_command():
+        main(from_command_line({"small": SMALL, "full": FULL}))

@@ -27,6 +27,7 @@ from senna2_vlm.config import SmallVlmConfig
 from senna2_vlm.decide import DecisionModel
 from senna2_vlm.model import build_small, save_parts
 from senna2_vlm.prompt import answer
+from training.command import as_command
 from training.common import command_line, cosine, interruptible, load_progress, save_progress, seed_everything
 from training.data import Target
 from training.presets import from_command_line
@@ -255,4 +256,5 @@ def _f1(name: str, classes: type[IntEnum], pairs: Sequence[tuple[int, int]]) -> 
 
 
 if __name__ == "__main__":
-    main(from_command_line({"small": SMALL, "full": FULL}))
+    with as_command():
+        main(from_command_line({"small": SMALL, "full": FULL}))
