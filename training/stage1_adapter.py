@@ -45,7 +45,7 @@ from training.common import (
     seed_everything,
     step_generator,
 )
-from training.data import VALIDATION_SEEDS, Drive, Target, balanced, drawn, find_bags, load_drives
+from training.data import VALIDATION_SEEDS, Drive, Target, bag_bytes, balanced, drawn, find_bags, load_drives
 from training.decisions import Decided, all_decisions, pick
 from training.metrics import open_loop
 from training.presets import from_command_line
@@ -196,6 +196,8 @@ def main(args: Args) -> float:
     if args.closed_loop_every:
         check_driving(args)
     seed_everything(args.seed, args.threads)
+    settings = json.loads(json.dumps(dataclasses.asdict(args), default=str))
+    settings |= {"bag_bytes": bag_bytes(args.bags), "steps": args.steps * (3 if args.from_scratch else 1)}
     state, device = join(args.device)
     config, weights, _ = load_checkpoint(args.start / "perception", module="perception", stages=("1b",))
     perception = PerceptionNetwork(from_dict(PerceptionConfig, config, f"{args.start}/perception"))
@@ -239,11 +241,10 @@ def main(args: Args) -> float:
         )
         model["adapter"] = DecisionAdapter(adapter_config)
     model.to(device)
-    steps = args.steps * (3 if args.from_scratch else 1)
+    steps = settings["steps"]
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=args.lr, betas=args.betas, eps=args.eps, weight_decay=args.weight_decay
     )
-    settings = json.loads(json.dumps(dataclasses.asdict(args), default=str))
     progress = args.run / args.variant / f"seed{args.seed}"
     first, best, ade = 0, math.inf, math.inf
     if args.resume:

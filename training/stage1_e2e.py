@@ -43,7 +43,7 @@ from training.common import (
     seed_everything,
     step_generator,
 )
-from training.data import Drive, Target, balanced, drawn, find_bags, load_drives, sequence_starts
+from training.data import Drive, Target, bag_bytes, balanced, drawn, find_bags, load_drives, sequence_starts
 from training.loading import in_background
 from training.metrics import open_loop
 from training.presets import from_command_line
@@ -103,6 +103,8 @@ FULL = Args(  # Senna-2 A.1: batch, steps, learning rate, weight decay, AdamW; t
 def main(args: Args) -> float:
     """Train; returns the last validation ADE, m."""
     seed_everything(args.seed, args.threads)
+    settings = json.loads(json.dumps(dataclasses.asdict(args), default=str))
+    settings |= {"bag_bytes": bag_bytes(args.bags)}
     state, device = join(args.device)
     rig = load_rig(args.rig)
     drives = load_drives(find_bags(args.bags, "training"), "training bags")
@@ -125,7 +127,6 @@ def main(args: Args) -> float:
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=args.lr, betas=args.betas, eps=args.eps, weight_decay=args.weight_decay
     )
-    settings = json.loads(json.dumps(dataclasses.asdict(args), default=str))
     first, ade = 0, math.inf
     if args.resume:
         first, ade = load_progress(args.run / "progress", model, optimizer, "1b", settings)
