@@ -263,6 +263,7 @@ if __name__ == "__main__":
     import tyro
 
     from training import loading
+    from training.command import as_command
 
     with as_command():
         loading.main(tyro.cli(loading.Args))

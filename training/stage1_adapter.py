@@ -49,7 +49,7 @@ from training.data import VALIDATION_SEEDS, Drive, Target, bag_bytes, balanced, 
 from training.decisions import Decided, all_decisions, pick
 from training.metrics import open_loop
 from training.presets import from_command_line
-from training.processes import add_up, add_up_gradients, join, shares
+from training.processes import add_up, add_up_gradients, join, own_parts
 from training.scenes import stride
 from training.selection import choose
 from training.stage1_e2e import actions, all_targets, save
@@ -265,7 +265,7 @@ def main(args: Args) -> float:
             optimizer.zero_grad()
             chosen = drawn(chances, args.batch, args.seed, step)
             total = torch.zeros((), device=device)
-            for number, part in shares(chosen, args.micro_batch, state):
+            for number, part in own_parts(chosen, args.micro_batch, state):
                 generator = step_generator(args.seed, step, number)
                 draw = torch.randint(len(args.latencies_s), (len(part),), generator=generator).numpy()
                 scene, truth, speed, *said = training.batch(part, np.array(args.latencies_s)[draw], device)

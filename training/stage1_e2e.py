@@ -47,7 +47,7 @@ from training.data import Drive, Target, bag_bytes, balanced, drawn, find_bags, 
 from training.loading import in_background
 from training.metrics import open_loop
 from training.presets import from_command_line
-from training.processes import add_up, add_up_gradients, join, shares
+from training.processes import add_up, add_up_gradients, join, own_parts
 from training.scenes import SceneBatch, SceneTraining, augment, make_batch, stride
 
 
@@ -131,7 +131,7 @@ def main(args: Args) -> float:
     if args.resume:
         first, ade = load_progress(args.run / "progress", model, optimizer, "1b", settings)
 
-    own = [number for number, _ in shares(np.arange(args.batch), args.micro_batch, state)]  # parts that are ours
+    own = [number for number, _ in own_parts(np.arange(args.batch), args.micro_batch, state)]  # parts that are ours
     make = partial(make_part, drives, starts, weights, args, rig, own)
     loader = in_background(make, range(first * len(own), args.steps * len(own)), args.workers)
     writer = SummaryWriter(str(args.run / "tensorboard"), purge_step=first) if state.is_main_process else None

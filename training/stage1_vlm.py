@@ -161,7 +161,7 @@ def main(args: Args) -> float:
             vlm.model.train()
             optimizer.zero_grad()
             whole, shares = told(batch, args), []
-            for part in own_parts(batch, args.micro_batch, state):
+            for _, part in own_parts(batch, args.micro_batch, state):
                 with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.bf16):
                     answers, sights = told(part, args)
                     share = vlm.answer_loss(*asked(part), answers, sights if args.sights else None, within=whole)
