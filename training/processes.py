@@ -38,6 +38,21 @@ def own_parts(batch: Batch, most: int, state: PartialState) -> list[tuple[int, B
     return list(enumerate(parts))[state.process_index :: state.num_processes]
 
 
+def own_share(work: Sequence[T]) -> Sequence[T]:
+    """Every n-th piece of work where n processes train as one."""
+    return work[torch.distributed.get_rank() :: torch.distributed.get_world_size()] if _several() else work
+
+
+def wait_for_all() -> None:
+    """Go on when every process is here."""
+    if _several():
+        torch.distributed.barrier()
+
+
+def _several() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
 def add_up(value: torch.Tensor) -> torch.Tensor:
     """The sum over all processes, to each of them."""
     return reduce(value, "sum")
