@@ -11,6 +11,8 @@ from training.command import as_command
 from training.loading import in_background
 from training.tests import jobs
 
+pytestmark = pytest.mark.timeout(300)  # s, with both cores busy
+
 
 def test_errors_are_told_in_one_line_and_defects_keep_their_traceback():
     full = SafetensorError("I/O error: No space left on device")
