@@ -79,8 +79,8 @@ def load_progress(
     then, now = config["args"].get("bag_bytes"), args["bag_bytes"]  # None: progress from before it was noted
     if then not in (None, now) and config["step"] < args["steps"]:
         both = then.keys() & now.keys()
-        changed = {name for name in both if then[name] != now[name]}
-        found = {"new": now.keys() - both, "gone": then.keys() - both, "changed": changed}
+        other = {name for name in both if then[name] != now[name]}
+        found = {"new": now.keys() - both, "gone": then.keys() - both, "changed": other}
         told = ", ".join(f"{len(names)} {what} (e.g. {min(names)})" for what, names in found.items() if names)
         raise ValueError(
             f"{args['bags']}: its bags are not those that {folder} was begun with: {told}; put these back, or leave "
