@@ -2,6 +2,7 @@
 
 from collections import Counter
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,8 +36,8 @@ class Drive(SimpleNamespace):
 
 
 def test_two_processes_compute_every_drive_once_and_both_have_all(tmp_path, monkeypatch):
-    drives = [Drive(name=f"curve-{i}", frames={}, ego=[SimpleNamespace(x_m=0.0, y_m=0.0)]) for i in range(5)]
-    computed = {0: Counter(), 1: Counter()}
+    drives: list[Any] = [Drive(name=f"curve-{i}", frames={}, ego=[SimpleNamespace(x_m=0.0, y_m=0.0)]) for i in range(5)]
+    computed: dict[int, Counter[str]] = {0: Counter(), 1: Counter()}
     second, here = [], SimpleNamespace(rank=0)
 
     def run():
