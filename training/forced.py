@@ -5,24 +5,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from senna2_core.actions import ALL_DECISIONS, Decision, DirectionAction, PathClass, SpeedAction
+from senna2_core.agreement import POSSIBLE_MPS, RATIO_AT_S, RATIO_FROM_MPS, planned_speeds
 from senna2_core.confusion import confusion
 from senna2_core.kinematics import kinematic_mapping
 from senna2_core.messages import DecisionOutput
-from training.data import DT_S, Drive, Target
+from training.data import Drive, Target
 
 if TYPE_CHECKING:
     from senna2_vlm.decide import DecisionModel
     from training.driver import Driver, DriverOutput
-
-RATIO_AT_S, RATIO_FROM_MPS = 3.0, 1.0  # planned speed at that time over the initial one, if that is at least so much
-# Initial speeds, m/s, at which f_K can show an action at all: nobody brakes while standing, and the mean speed of a car
-# that brakes as hard as 4 m/s^2 falls below f_K's 0.5 m/s only from 2.4 m/s.
-POSSIBLE_MPS = {
-    SpeedAction.ACCELERATE: (0.0, np.inf),
-    SpeedAction.DECELERATE: (1.0, np.inf),
-    SpeedAction.KEEP: (0.5, np.inf),
-    SpeedAction.STOP: (0.0, 2.4),
-}
 
 
 def all_answers(vlm: "DecisionModel", image: np.ndarray, navigation: Any, speed_mps: float) -> list[DecisionOutput]:
@@ -88,11 +79,3 @@ def forced_row(
         "direction": direction_counts.tolist(),
         "ratios": ratios,
     }
-
-
-def planned_speeds(plans: np.ndarray, at_s: float) -> np.ndarray:
-    """Speed (N,), m/s, of plans (N, T, 3) at a time, over the two steps around it."""
-    index = round(at_s / DT_S) - 1
-    return np.linalg.norm(np.diff(plans[:, [index - 1, index + 1], :2].astype(float), axis=1)[:, 0], axis=-1) / (
-        2 * DT_S
-    )
