@@ -1,5 +1,6 @@
 """What a report says about decisions and plans: timeline, ages, F1 per class, how far plans follow forced ones."""
 
+import math
 from collections.abc import Mapping
 from html import escape
 from typing import Any
@@ -38,7 +39,7 @@ def age_lines(drive: Drive, colours: tuple[str, str]) -> list[Line]:
     stamps = sorted(drive.consistency)
     ages = {"decision": [drive.consistency[stamp].decision_age_s for stamp in stamps]}
     if drive.facts.get("mode") == "realtime":  # in lockstep time stands still while a plan is made
-        ages["plan's frames"] = [drive.plan_age_s[stamp] for stamp in stamps]
+        ages["plan's frames"] = [drive.plan_age_s.get(stamp, math.nan) for stamp in stamps]
     times = [drive.seconds(stamp) for stamp in stamps]
     lines = zip(ages.items(), colours, strict=False)
     return [Line(label=name, colour=colour, times_s=times, values=row) for (name, row), colour in lines if stamps]

@@ -51,8 +51,7 @@ class Drive:
     plans: dict[int, np.ndarray] = field(default_factory=dict)  # (40, 3) in base_link
     consistency: dict[int, Consistency] = field(default_factory=dict)
     plan_age_s: dict[int, float] = field(default_factory=dict)  # clock when the recorder heard the plan - its stamp
-    decisions: dict[int, tuple[str, float]] = field(default_factory=dict)  # text and its probability
-    forced_ns: list[int] = field(default_factory=list)  # stamps of the decisions that an operator forced
+    decisions: dict[int, tuple[str, float, bool]] = field(default_factory=dict)  # text, highest probability, forced
     truth: dict[int, GroundTruth] = field(default_factory=dict)
     map: MapElements = field(default_factory=MapElements.empty)
     events: list[tuple[int, str]] = field(default_factory=list)  # collisions and errors
@@ -75,7 +74,7 @@ class Drive:
     @property
     def forced(self) -> dict[int, Consistency]:
         """The ticks whose decision an operator forced."""
-        known = np.sort(np.array(self.forced_ns, dtype=np.int64))
+        known = np.array(sorted(stamp for stamp, (*_, forced) in self.decisions.items() if forced), dtype=np.int64)
         return {stamp: c for stamp, c in self.consistency.items() if _contains(known, _decided_ns(c))}
 
     def is_far(self, camera: str, stamp: int) -> bool:
@@ -113,8 +112,8 @@ def load_drive(bag: Path) -> Drive:
                 drive.consistency[stamp] = read_consistency(msg)
                 drive.plan_age_s[stamp] = (heard_ns - stamp) / 1e9
             case "/vlm/decision":
-                drive.decisions[stamp_ns(msg.header)] = str(msg.text), float(np.max(msg.probabilities))
-                drive.forced_ns += [stamp_ns(msg.header)] if msg.forced else []
+                said = str(msg.text), float(np.max(msg.probabilities)), bool(msg.forced)
+                drive.decisions[stamp_ns(msg.header)] = said
             case "/sim/ground_truth":
                 drive.truth[stamp_ns(msg.header)] = read_ground_truth(msg)
             case "/sim/map":

@@ -4,7 +4,7 @@ python -m senna2_bringup.video runs/latest/bag film.mp4
 """
 
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def write_video(bag: Path, drive: Drive, out: Path) -> Path:
     Raises:
         ValueError: the bag holds no camera frames of this drive.
     """
-    rig, canvas, forced = load_rig(str(drive.facts.get("rig", "small"))), new_birdseye(), drive.forced.keys()
+    rig, canvas, forced = load_rig(str(drive.facts.get("rig", "small"))), new_birdseye(), frozenset(drive.forced)
     with film(out) as add:
         for stamp, images, seen in _steps(bag, drive, rig):
             add(compose(moment(drive, stamp, seen, rig, forced), images, rig.cameras, canvas))
@@ -44,7 +44,7 @@ def write_video(bag: Path, drive: Drive, out: Path) -> Path:
     return out
 
 
-def moment(drive: Drive, stamp: int, seen: Objects | None, rig: Rig, forced: Collection[int] = frozenset()) -> Moment:
+def moment(drive: Drive, stamp: int, seen: Objects | None, rig: Rig, forced: frozenset[int] = frozenset()) -> Moment:
     """What the film tells about one step. seen in base_link; forced: stamps of the ticks of forced decisions."""
     truth = drive.truth[stamp]
     return Moment(
