@@ -54,7 +54,8 @@ class Road:
         self.environment = os.environ | {"ROS_DOMAIN_ID": str(self._domain.id)}
         given = (f"checkpoint:={models / 'vlm'}", "device:=cpu", "mode:=lockstep", *parameters)
         command = [sys.executable, "-m", "senna2_vlm.node", "--ros-args", *(w for p in given for w in ("-p", p))]
-        self.processes = [subprocess.Popen(command, env=self.environment)]
+        as_in_a_run = self.environment | {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+        self.processes = [subprocess.Popen(command, env=as_in_a_run)]
         self.said: list[Decision] = []
         self.node.create_subscription(Decision, "/vlm/decision", self.said.append, output_qos())
         kinds = {"/camera/front/compressed": CompressedImage, "/ego/odometry": Odometry,

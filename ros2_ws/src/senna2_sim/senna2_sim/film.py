@@ -169,7 +169,7 @@ def _draw_panel(canvas: np.ndarray, moment: Moment) -> None:
         verdict = f"plan {speed}, {words(check.path)}: {'agrees' if check.agree else 'disagrees'}"
         _write(canvas, verdict, (196, y + 68), 18, AGREE if check.agree else DISAGREE, 600)
         how, colour = ("forced", FORCED) if moment.forced else ("decided", DIM)
-        _write(canvas, f"{how} {1e3 * check.decision_age_s:.0f} ms ago", (520, y + 68), 18, colour)
+        _write(canvas, f"{how} {1e3 * check.decision_age_s:.0f} ms ago", (532, y + 68), 18, colour)
     elif moment.driver != "senna2":
         _write(canvas, f"{moment.driver}: no decision", (196, y + 40), 26, DIM)
     if navigation:
