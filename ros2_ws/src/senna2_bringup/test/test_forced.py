@@ -155,6 +155,13 @@ def test_topic_parameter_and_keyboard_force_the_vlm_and_let_it_go(models):
         output, errors = operator.communicate("")
         assert operator.returncode == 1 and "no such thing" in errors and "forced: decelerate, straight" in output
         road.until_decided(own, False)
+        keyboard, terminal = os.openpty()
+        operator = subprocess.Popen(command, env=road.environment, stdin=terminal, stdout=subprocess.DEVNULL)
+        road.until(lambda: os.write(keyboard, b"\x1b[B") and road.decide() == ("decelerate, straight", True))
+        os.write(keyboard, b"a")
+        road.until_decided("decelerate, turn left", True)
+        os.write(keyboard, b"\x04")
+        assert operator.wait(60) == 0 and road.decide() == (own, False)  # let go at once
     finally:
         road.close()
 
