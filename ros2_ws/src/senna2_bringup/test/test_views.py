@@ -1,14 +1,19 @@
 """The committed views of RViz and Foxglove show topics that the graph has, with the fields that they have."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from senna2_bringup.topics import TOPICS, camera_topics
-from senna2_core.actions import Decision
+from senna2_core.actions import Decision, PathClass
 from senna2_core.bags import typestore
+from senna2_core.markers_node import plan_marker
+from senna2_core.messages import Consistency
+from senna2_core.objects import EgoState
 
 VIEW = Path(__file__).parents[1] / "view"
 KNOWN = TOPICS | camera_topics()
@@ -78,3 +83,20 @@ def test_rviz_shows_topics_that_exist_with_the_display_for_their_type():
         assert SHOWN_BY[display["Class"].split("/")[1]] == type_of(topic), topic
     assert config["Global Options"]["Fixed Frame"] == "map" and "/planner/markers" in displays
     assert displays["/sim/markers"]["Topic"]["Durability Policy"] == "Transient Local"  # the map is sent once
+
+
+def test_the_plan_is_drawn_from_the_car_on_in_map_and_its_colour_and_words_tell_the_verdict():
+    ego = EgoState(stamp_ns=5, x_m=3.0, y_m=-2.0, yaw_rad=np.pi / 2, speed_mps=5, acceleration_mps2=0,
+                   yaw_rate_radps=0)  # fmt: skip
+    plan = np.stack([0.5 * np.arange(1, 41), np.zeros(40), np.zeros(40)], axis=1)
+    decision = Decision.from_text("stop, turn left")
+    tick = Consistency(stamp_ns=5, decision=decision, speed=2, path=PathClass.STRAIGHT, agree=False, decision_age_s=0.2)
+    shown = [plan_marker(5, ego, plan, check) for check in (None, tick, replace(tick, agree=True))]
+    for message in shown:
+        line, text = message.markers
+        np.testing.assert_allclose([(p.x, p.y) for p in line.points], [(3, 0.5 * k - 2) for k in range(41)], atol=1e-9)
+        assert {line.header.frame_id, text.header.frame_id} == {"map"} and line.header.stamp.nanosec == 5
+    assert len({(m.markers[0].color.r, m.markers[0].color.g) for m in shown}) == 3
+    words = [message.markers[1].text for message in shown]
+    assert "no decision" in words[0] and "disagrees" in words[1] and "disagrees" not in words[2]
+    assert all("stop, turn left (200 ms ago)" in text and "keep, straight" in text for text in words[1:])
