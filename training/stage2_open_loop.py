@@ -19,6 +19,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -280,9 +281,10 @@ def main(args: Args) -> float:
         load_progress(args.run / "progress", model, optimizer, "2", settings) if args.resume else (0, math.inf)
     )
     writer = SummaryWriter(str(args.run / "tensorboard"), purge_step=first) if state.is_main_process else None
+    half = partial(torch.autocast, torch.device(device).type, torch.bfloat16, enabled=args.bf16)
     began = time.monotonic()
     if first == 0:
-        told(validate(model, vlm, held_out, args, state, device), 0, writer, print)
+        report(validate(model, vlm, held_out, args, state, device), 0, writer, print)
 
     with (
         interruptible() as stop,
@@ -303,22 +305,22 @@ def main(args: Args) -> float:
                 late = torch.randint(len(args.latencies_s), (len(part),), generator=generator).numpy()
                 batch = training.batch(vlm, part, late, device)
                 noise = torch.randn(len(part), *planner.mean.shape, generator=generator).to(device)
-                with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.bf16):
-                    with torch.no_grad():
-                        plans, decided = rollout(model, vlm, batch, noise)
-                    seen = shown(plans, decided // 5, decided % 5)
-                    counts += tally(seen, decided).to(device)
-                    gates = gate(seen).to(device)
-                    wrong = gates.nonzero()[:, 0]  # the others would give zero, see `open_loop_loss`
-                    if not len(wrong):
-                        continue
-                    batch = batch.only(wrong)
+                with torch.no_grad(), half():
+                    plans, decided = rollout(model, vlm, batch, noise)
+                seen = shown(plans, decided // 5, decided % 5)
+                counts += tally(seen, decided).to(device)
+                gates = gate(seen).to(device)
+                wrong = gates.nonzero()[:, 0]  # the others would give zero, see `open_loop_loss`
+                if not len(wrong):
+                    continue
+                batch = batch.only(wrong)
+                with half():  # a new one: weights that autocast has converted without gradient are kept within one
                     log_probabilities, condition = conditioned(model, vlm, batch, decided[wrong])
                     plan_loss = planner.loss(
                         batch.truth, batch.speed_mps, batch.scene, condition, draws=args.draws, generator=generator
                     )
-                    vlm_loss = label_loss(log_probabilities, *batch.label.T)
-                    loss = open_loop_loss(gates[wrong], plan_loss, vlm_loss, args.gamma, of=args.batch)
+                vlm_loss = label_loss(log_probabilities, *batch.label.T)
+                loss = open_loop_loss(gates[wrong], plan_loss, vlm_loss, args.gamma, of=args.batch)
                 loss.backward()
                 sums += torch.stack([loss.detach(), plan_loss.detach().sum(), vlm_loss.detach().sum()])
             counts = add_up(counts)
@@ -348,7 +350,7 @@ def main(args: Args) -> float:
             if due:
                 error = 1 - scores["consistency_f1"]
             if due and writer is not None:
-                told(scores, step + 1, writer, bar.write)
+                report(scores, step + 1, writer, bar.write)
                 provenance = {
                     "command": command_line("training.stage2_open_loop"),
                     "trained": f"planner and adapter whole, VLM by LoRA (r {args.lora.rank}, alpha {args.lora.alpha}), "
@@ -418,7 +420,7 @@ def share_by_class(counts: Tensor) -> dict[str, float]:
     return {name: w / n for name, w, n in zip(["all", *CLASSES], wrong, among, strict=True) if n}
 
 
-def told(scores: dict[str, float], step: int, writer: SummaryWriter | None, say: Callable[[str], None]) -> None:
+def report(scores: dict[str, float], step: int, writer: SummaryWriter | None, say: Callable[[str], None]) -> None:
     """Log a validation."""
     if writer is not None:
         for name, value in scores.items():

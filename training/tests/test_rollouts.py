@@ -1,5 +1,6 @@
 """What a closed-loop drive hands to stage 3, with drivers and cameras that cost nothing."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -48,6 +49,7 @@ class Scripted:
 
 def test_the_expert_is_where_the_expert_is():
     env = DarkEnv("follow_stop", 0, render=False)
+    env.clip = replace(env.clip, duration_s=4.0)
     episode = roll_out(Scripted(env, "expert"), env)
     rollout = episode.rollout
     np.testing.assert_array_equal(rollout.progress_m, rollout.expert_progress_m)
@@ -78,11 +80,11 @@ def test_a_drive_into_the_car_ahead_is_unsafe_before_it_and_its_bag_shows_it(tmp
 
 
 def test_an_expert_that_has_arrived_drives_on():
-    clip = SimEnv("hard_brake", 0, render=False).clip
-    short, long = demonstration(clip, 20), demonstration(clip, 2000)
-    assert all(len(values) == 20 for values in short) and all(len(values) == 2000 for values in long)
+    clip = replace(SimEnv("hard_brake", 0, render=False).clip, duration_s=3.0)
+    short, long = demonstration(clip, 20), demonstration(clip, 200)
+    assert all(len(values) == 20 for values in short) and all(len(values) == 200 for values in long)
     np.testing.assert_array_equal(short, np.array(long)[:, :20])
-    np.testing.assert_allclose(np.diff(long[1])[-50:], 0.1 * long[0][-1], atol=1e-9)
+    np.testing.assert_allclose(np.diff(long[1])[-150:], 0.1 * long[0][-1], atol=1e-9)
 
 
 def test_a_driver_without_decisions_is_refused():

@@ -111,6 +111,14 @@ def test_the_share_of_inconsistent_samples_is_logged_at_every_step(bags, start, 
     assert any(tag.startswith("inconsistent/path/") for tag in tags)
 
 
+def test_everything_learns_in_bfloat16_too(bags, start, tmp_path):
+    """The plan is made without gradient, and what autocast keeps of that must not stop the gradient."""
+    stage2.main(args_of(bags, start, tmp_path, steps=1, bf16=True))
+    changed = moved(weights(start), weights(tmp_path / "model"))
+    assert {name.split(".")[0] for name in changed} == {"planner", "adapter", "vlm"}
+    assert len({name for name in changed if name.startswith("vlm.")}) == 4 * 7
+
+
 def test_consistent_samples_move_nothing_not_even_by_momentum(bags, start, tmp_path, monkeypatch):
     """Step 1 is inconsistent, steps 2 and 3 are consistent: weights are then bit for bit those after step 1."""
     seen, kept = [], []
