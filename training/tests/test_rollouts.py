@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from senna2_sim.env import SimEnv
 from senna2_sim.rig import load_rig
 from training.alignment import marks
 from training.data import load_drive
-from training.driver import DriverOutput
+from training.driver import Driver, DriverOutput
 from training.rollouts import demonstration, roll_out
 
 KEEP = Decision(SpeedAction.KEEP, DirectionAction.STRAIGHT)
@@ -29,11 +30,14 @@ class DarkEnv(SimEnv):
         return super()._observation() | {"images": images}
 
 
-class Scripted:
+class Scripted(Driver):
     """A privileged driver that says "keep, straight" every fifth step and remembers what it was shown."""
 
+    condition: Condition | None = None
+
     def __init__(self, env, name):
-        self.env, self.name, self.seen = env, name, []
+        self.env, self.name = env, name
+        self.seen: list[Any] = []  # image, ego, navigation of each step
 
     def reset(self):
         self.seen.clear()
@@ -42,9 +46,9 @@ class Scripted:
         if len(self.seen) % 5 == 0:
             self.condition = Condition(stamp_ns=ego.stamp_ns, decision=KEEP, embedding=np.zeros(4, np.float32))
         self.seen.append((images["front"], ego, navigation))
-        tokens = np.full((3, 2), len(self.seen), np.float32)
+        perception: Any = SimpleNamespace(tokens=np.full((3, 2), len(self.seen), np.float32))
         plan = np.zeros((40, 3)) + DRIVERS[self.name](self.env.world)
-        return DriverOutput(plan, SimpleNamespace(tokens=tokens), None, self.condition)
+        return DriverOutput(plan, perception, None, self.condition)
 
 
 def test_the_expert_is_where_the_expert_is():
@@ -87,10 +91,11 @@ def test_an_expert_that_has_arrived_drives_on():
     np.testing.assert_allclose(np.diff(long[1])[-150:], 0.1 * long[0][-1], atol=1e-9)
 
 
-def test_a_driver_without_decisions_is_refused():
+def test_a_driver_without_decisions_is_refused(monkeypatch):
     env = DarkEnv("follow_stop", 0, render=False)
     driver = Scripted(env, "expert")
-    driver.drive = lambda *_: DriverOutput(np.zeros((40, 3)), None, None, None)
+    driver.seen.append(None)  # it never comes to say anything
+    monkeypatch.setattr(driver, "reset", lambda: None)
     with pytest.raises(ValueError, match="without decisions, wanted one with VLM"):
         roll_out(driver, env)
 

@@ -121,7 +121,8 @@ def test_everything_learns_in_bfloat16_too(bags, start, tmp_path):
 
 def test_consistent_samples_move_nothing_not_even_by_momentum(bags, start, tmp_path, monkeypatch):
     """Step 1 is inconsistent, steps 2 and 3 are consistent: weights are then bit for bit those after step 1."""
-    seen, kept = [], []
+    seen: list[torch.Tensor] = []
+    kept: list[dict[str, torch.Tensor]] = []
 
     def shown(plans, speed, direction):
         seen.extend(plans)
