@@ -227,7 +227,7 @@ def main(args: Args) -> float:
         raise ValueError(f"--out {args.out}: that is --start, which would be lost; choose another folder")
     seed_everything(args.seed, args.threads)
     state, device = join(args.device)
-    config, weights, _ = load_checkpoint(args.start / "perception", module="perception", stages=("1b",))
+    config, weights, _ = load_checkpoint(args.start / "perception", module="perception", stages=("1b", "1c"))
     perception_config = from_dict(PerceptionConfig, config, f"{args.start}/perception")
     perception = PerceptionNetwork(perception_config)
     perception.load_state_dict(weights)
