@@ -127,7 +127,7 @@ def reason(objects: Objects, accelerations_mps2: np.ndarray, future: np.ndarray,
 
 def sights(objects: Objects, camera: Camera, grid: tuple[int, int]) -> list[str]:
     """What each of the rows x columns image tokens shows, row-major, in one word each."""
-    return [prompt.sight(distance) for distance in nearest_shown(objects, camera, grid).ravel()]
+    return [prompt.sight(distance) for distance in nearest_shown(objects, camera, grid)[0].ravel()]
 
 
 def draw_weights(questions: list[Question], balance: float) -> np.ndarray:
