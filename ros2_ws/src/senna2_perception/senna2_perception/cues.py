@@ -2,7 +2,7 @@
 
 Questions beside the detection heads. To every image token: how far is the nearest road user that it shows, and how fast
 does it come nearer? How far left of the route lies the ground that it shows? To the navigation token: where does the
-route run? To the ego token: how far and how fast is the leader on the route? The answers stay inside the tokens; only
+route run? To the ego token: how far is the leader on the route, and how fast does it come nearer? The answers stay inside the tokens; only
 training reads them. B batch, I image tokens, R route points. base_link; m, m/s.
 """
 
@@ -30,7 +30,7 @@ class CueTargets:
     rates: Tensor  # (B, I) growth of that distance over the distance, 1/s; negative: it comes nearer
     lanes: Tensor  # (B, I) m left of the route of the ground that a token shows, NaN: no ground, or far from the route
     route: Tensor  # (B, R, 2) route points at config.route_stations_m ahead of the ego
-    leader: Tensor  # (B, 2) gap m (inf: no leader) and speed m/s
+    leader: Tensor  # (B, 2) gap m (inf: no leader) and closing speed m/s
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Cues:
     sights: Tensor  # (B, I, 3): logit of "shows one", log distance, rate / 0.2 Hz
     lanes: Tensor  # (B, I), in units of 4 m
     route: Tensor  # (B, R, 2)
-    leader: Tensor  # (B, 3): logit of "there is one", gap / 10 m, speed / 5 m/s
+    leader: Tensor  # (B, 3): logit of "there is one", gap / 10 m, closing speed / 5 m/s
 
 
 class CueHeads(nn.Module):

@@ -1,13 +1,13 @@
-"""How fast the leader comes nearer, measured: the change of its answered distance from frame to frame.
+"""How fast the leader comes nearer: as answered, and as measured by the change of its answered distance.
 
-Asked for the leader's speed, a network answers with the ego's own: nearly always that is right. The distance it answers
-is good to a metre, and the change of that over a second tells what the answer hides. B batch, L remembered frames.
+A network that is asked for the closing speed tends to answer zero: nearly always that is about right. The distance it
+answers is good to a metre, and the change of that over a second tells the rest. B batch, L remembered frames.
 """
 
 import torch
 from torch import Tensor
 
-LEADER_FEATURES = 10
+LEADER_FEATURES = 11
 CLOSING_SCALE_MPS, GAP_SCALE_M, BRAKING_SCALE_MPS2 = 5.0, 20.0, 3.0
 LEAST_GAP_M = 2.0
 
@@ -16,7 +16,7 @@ def leader_token(now: Tensor, past: Tensor, ages_s: Tensor, valid: Tensor, size:
     """What is known of the leader, as numbers in the first LEADER_FEATURES places of a token (B, size).
 
     Args:
-        now: (B, 3) answer of the leader cue: logit of "there is one", gap / 10 m, speed.
+        now: (B, 3) answer of the leader cue: logit of "there is one", gap / 10 m, closing speed / 5 m/s.
         past: (B, L, 3) those of remembered frames, L >= 2; the first two are used.
         ages_s: (B, L) s.
         valid: (B, L) bool.
@@ -30,6 +30,7 @@ def leader_token(now: Tensor, past: Tensor, ages_s: Tensor, valid: Tensor, size:
         closing = closing.clamp(-15.0, 15.0)
         braking = closing.clamp(min=0) ** 2 / (2 * gap.clamp(min=LEAST_GAP_M))
         features += [known, closing / CLOSING_SCALE_MPS, (braking / BRAKING_SCALE_MPS2).clamp(max=4.0)]
+    features.append(there * now[:, 2])
     token = now.new_zeros(len(now), size)
     token[:, :LEADER_FEATURES] = torch.stack(features, dim=1)
     return token
