@@ -10,7 +10,7 @@ from torch import Tensor
 from senna2_planner.memory_bank import decision_bin
 from senna2_vlm.decide import DecisionModel
 from training.cache import Arrays, along_drives, weights_digest
-from training.data import Drive
+from training.data import DT_S, Drive
 
 Decided = Arrays  # "step" (N,) of the frame, "index" (N,) of the decision, "hidden" (N, K, D) float32
 
@@ -19,12 +19,19 @@ def decide_along(vlm: DecisionModel, drive: Drive, period_s: float) -> Decided:
     """What the VLM says to the first frame of each period, as when driving."""
     periods = np.array([ego.stamp_ns for ego in drive.ego]) // round(period_s * 1e9)
     steps = np.unique(periods, return_index=True)[1]
-    out = [vlm.decide(drive.image("front", s), drive.navigation[s], drive.ego[s].speed_mps) for s in steps]
+    out = [vlm.decide(front(vlm, drive, s), drive.navigation[s], drive.ego[s].speed_mps) for s in steps]
     return {
         "step": steps.astype(np.int64),
         "index": np.array([o.decision.index for o in out]),
         "hidden": np.stack([o.hidden for o in out]),
     }
+
+
+def front(vlm: DecisionModel, drive: Drive, step: int) -> np.ndarray:
+    """What the VLM sees at a step of a drive, as when driving: the front frame, or the one before and it."""
+    lag = round(vlm.parts.frame_lag_s / DT_S)
+    image = drive.image("front", step)
+    return np.stack([drive.image("front", step - lag), image]) if 0 < lag <= step else image
 
 
 def all_decisions(

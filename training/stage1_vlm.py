@@ -9,7 +9,7 @@ Several GPUs: accelerate launch --multi_gpu --num_processes 8 -m training.stage1
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Literal
@@ -63,6 +63,8 @@ class Args:
     """Also learn what each image token shows."""
     reasons: bool = True
     """Also learn to say why, after the decision."""
+    frame_lag_s: float = 0.5
+    """The VLM sees the front frame of so long before as well; 0: one frame, as in the paper."""
     fps: float = 5.0
     """Frames taken from each clip, per second. The paper has 1; the small preset takes more of its few clips."""
     steps: int = 2000
@@ -108,6 +110,7 @@ FULL = Args(  # Senna-2 A.1; it says nothing of max_grad_norm, of balance, and o
     rig="nuscenes",
     sights=False,
     reasons=False,
+    frame_lag_s=0.0,
     fps=1.0,
     steps=10_000,
     batch=512,
@@ -128,11 +131,14 @@ def main(args: Args) -> float:
     seed_everything(args.seed, args.threads)
     state, device = join(args.device)
     vlm = DecisionModel.from_pretrained(args.start, device, torch.float32) if args.start else small(args, device)
+    vlm.parts = replace(vlm.parts, frame_lag_s=args.frame_lag_s)
     if args.device == "cpu":
         vlm.model.set_attn_implementation("eager")  # its backward pass takes half the time of the fused one
     camera = load_rig(args.rig)["front"]
     grid = vlm.image_grid(camera.height, camera.width)
-    sampling = Sampling(camera=camera, grid=grid, target=args.target, fps=args.fps, seed=args.seed)
+    sampling = Sampling(
+        camera=camera, grid=grid, target=args.target, frame_lag_s=args.frame_lag_s, fps=args.fps, seed=args.seed
+    )
     train = read_questions(args.bags, "training", sampling)
     validation = read_questions(args.bags, "validation", sampling)
     spread = np.linspace(0, len(validation) - 1, min(args.validation_frames, len(validation)))

@@ -30,7 +30,7 @@ from training.stage1_vlm import Args, main
 
 TINY = SmallVlmConfig(hidden=64, heads=2, layers=1, feed_forward=64, vision_hidden=32, vision_layers=2, vision_heads=2)
 FRONT = load_rig("small")["front"]
-EVERY_FRAME = Sampling(camera=FRONT, grid=(6, 11), target="plan", fps=10.0, seed=0)
+EVERY_FRAME = Sampling(camera=FRONT, grid=(6, 11), target="plan", frame_lag_s=0.5, fps=10.0, seed=0)
 ACCELERATION = {SpeedAction.ACCELERATE: 1.0, SpeedAction.KEEP: 0.0, SpeedAction.DECELERATE: -1.0}
 
 

@@ -8,9 +8,8 @@ With models:=models/small-s1 the learned stack starts beside them; it also needs
 
 from pathlib import Path
 
-from senna2_bringup.launching import description
-
 from launch import LaunchDescription
+from senna2_bringup.launching import description
 from senna2_bringup.manifest import Process
 from senna2_bringup.real_cameras import pairs, real_cameras
 

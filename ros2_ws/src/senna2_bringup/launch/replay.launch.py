@@ -7,9 +7,8 @@ yourself, without /planner/trajectory (docs/replay.md).
 from datetime import datetime
 from pathlib import Path
 
-from senna2_bringup.launching import description
-
 from launch import LaunchDescription
+from senna2_bringup.launching import description
 from senna2_bringup.manifest import Process, replay
 from senna2_bringup.replay_bag import cameras_of, check_cameras, load_replay_bag
 

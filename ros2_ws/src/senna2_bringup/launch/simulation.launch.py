@@ -7,9 +7,8 @@ The same manifest as `python -m senna2_bringup.simulate`; film, report and resul
 from datetime import datetime
 from pathlib import Path
 
-from senna2_bringup.launching import description
-
 from launch import LaunchDescription
+from senna2_bringup.launching import description
 from senna2_bringup.manifest import Process, simulation
 from senna2_sim.rig import check_rig, load_rig
 

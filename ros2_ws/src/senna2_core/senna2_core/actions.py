@@ -37,6 +37,14 @@ class PathClass(IntEnum):
 PATH_OF_DIRECTION = (PathClass.STRAIGHT, PathClass.LEFT, PathClass.RIGHT, PathClass.LEFT, PathClass.RIGHT)
 
 
+def direction_of(path: PathClass, own: DirectionAction, command: DirectionAction) -> DirectionAction:
+    """The direction action that a trajectory of this path class shows (Senna-2 3.2.3 needs one for L_high; the paper
+    does not say which): the VLM's or driver's own when it belongs to the class, else the navigation command's, else
+    straight or the turn."""
+    turn = (DirectionAction.TURN_LEFT, DirectionAction.STRAIGHT, DirectionAction.TURN_RIGHT)[path]
+    return next(action for action in (own, command, turn) if PATH_OF_DIRECTION[action] == path)
+
+
 def words(action: IntEnum) -> str:
     """The action as text, e.g. "turn left"."""
     return action.name.lower().replace("_", " ")

@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class PerceptionConfig:
-    """Small preset: four cameras at 160x90 (front reduced from 320x180) and the front's middle as it is, 49 scene tokens."""
+    """Small preset: four cameras at 160x90 (front reduced from 320x180), its middle as it is, 49 scene tokens."""
 
     cameras: tuple[str, ...] = ("front", "left", "right", "rear")
     camera_widths: tuple[int, ...] = (320, 160, 160, 160)  # expected on input, px
