@@ -17,7 +17,7 @@ from senna2_perception.cues import CueTargets
 from senna2_perception.encoder import token_grid
 from senna2_perception.heads import Targets
 from senna2_perception.preprocess import ego_features, navigation_features, stack_images
-from senna2_sim.rig import Camera, Rig
+from senna2_sim.rig import Rig
 from training.data import DT_S, Drive, Target, clip_polylines
 from training.sights import LANE_HALF_WIDTH_M, closing_rates, ground_shown, nearest_shown
 
@@ -125,25 +125,18 @@ def _targets(flat: Sequence[tuple[Drive, int]], config: PerceptionConfig, rig: R
     return truth
 
 
-def views_of(config: PerceptionConfig, rig: Rig) -> list[Camera]:
-    """The cameras that would take what perception looks at: those of the rig, then the close-ups."""
-    close_ups = [rig[name].middle(config.input_width, config.input_height) for name in config.close_ups]
-    return [rig[name] for name in config.cameras] + close_ups
-
-
 def _cues(agents: Objects, drive: Drive, step: int, config: PerceptionConfig, rig: Rig) -> tuple[np.ndarray, ...]:
     """Sights, rates and lanes (I,), route (R, 2) and leader (2,) of CueTargets; agents in base_link."""
     grid, speed = token_grid(config), drive.ego[step].speed_mps
     sights, rates = [], []
-    views = views_of(config, rig)
-    for camera in views:
+    for camera in (rig[name] for name in config.cameras):
         distances, who = nearest_shown(agents, camera, grid)
         sights.append(distances.ravel())
         rates.append(np.append(closing_rates(agents, speed, camera), 0.0)[who.ravel()])
     route = Polyline(_select(drive.map, [MapKind.ROUTE]).in_frame(drive.poses[step]).points[0])
     here = route.project(np.zeros(2))[0]
     points = route.at(here + np.array(config.route_stations_m))[:, :2]
-    ground = np.concatenate([ground_shown(camera, grid) for camera in views])
+    ground = np.concatenate([ground_shown(rig[name], grid) for name in config.cameras])
     shown = np.isfinite(ground[:, 0])
     lanes = np.full(len(ground), np.nan)
     lanes[shown] = route.project(ground[shown])[1]

@@ -13,7 +13,7 @@ from senna2_perception.config import PerceptionConfig
 from senna2_sim.rig import load_rig
 from training.common import step_generator
 from training.data import clip_polylines, find_bags, load_drive, sequence_starts, shuffled
-from training.scenes import Augmentation, augment, make_batch, views_of
+from training.scenes import Augmentation, augment, make_batch
 from training.sights import ground_shown
 
 CONFIG, RIG = PerceptionConfig(), load_rig("small")
@@ -64,13 +64,13 @@ def test_targets_are_the_truth_seen_from_the_ego(drive):
     torch.testing.assert_close(batch.truth.cues.leader[:, 0], bumper_to_bumper.expand(4), atol=0.1, rtol=0)
     closing = torch.tensor([drive.ego[step].speed_mps - 5.0 for step in (0, 5, 7, 12)])
     torch.testing.assert_close(batch.truth.cues.leader[:, 1], closing.float(), atol=0.6, rtol=0)  # on a curved route
-    ground = np.concatenate([ground_shown(camera, (6, 10)) for camera in views_of(CONFIG, RIG)])
+    ground = np.concatenate([ground_shown(RIG[name], (6, 10)) for name in CONFIG.cameras])
     near = np.hypot(*ground.T) < 8  # where a circle of 50 m and more is still straight
     torch.testing.assert_close(
         batch.truth.cues.lanes[:, near], torch.from_numpy(ground[near, 1]).float().expand(4, -1), atol=0.8, rtol=0
     )
     assert torch.isnan(batch.truth.cues.lanes[:, np.isnan(ground[:, 0])]).all()
-    front = batch.truth.cues.sights.unflatten(1, (CONFIG.views, 6, 10))[:, 0]
+    front = batch.truth.cues.sights.unflatten(1, (4, 6, 10))[:, 0]
     assert (front.amin((1, 2)) - bumper_to_bumper).abs().max() < 3.0  # seen from the camera, not from the bumper
     torch.testing.assert_close(
         batch.poses[0, 1, 0].double(), torch.from_numpy(past_pose(drive, 0, 5)), atol=1e-4, rtol=0

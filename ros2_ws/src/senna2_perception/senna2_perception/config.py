@@ -6,14 +6,13 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class PerceptionConfig:
-    """Small preset: four cameras at 160x90 (front reduced from 320x180), its middle as it is, 49 scene tokens."""
+    """Small preset: four cameras at 160x90 (front reduced from 320x180), 49 scene tokens."""
 
     cameras: tuple[str, ...] = ("front", "left", "right", "rear")
     camera_widths: tuple[int, ...] = (320, 160, 160, 160)  # expected on input, px
     camera_heights: tuple[int, ...] = (180, 90, 90, 90)  # expected on input, px
     input_width: int = 160  # what the network sees, px
     input_height: int = 90  # px
-    close_ups: tuple[str, ...] = ("front",)  # cameras whose middle is seen a second time, at full resolution
     pixel_mean: float = 114.0  # of the training images, 0..255
     pixel_std: float = 58.0
 
@@ -42,14 +41,6 @@ class PerceptionConfig:
                 f"PerceptionConfig: got {len(self.cameras)} cameras, {len(self.camera_widths)} widths and "
                 f"{len(self.camera_heights)} heights, wanted one width and height per camera"
             )
-        sizes = dict(zip(self.cameras, zip(self.camera_widths, self.camera_heights, strict=True), strict=True))
-        for name in self.close_ups:
-            width, height = sizes.get(name, (0, 0))
-            if width < self.input_width or height < self.input_height:
-                raise ValueError(
-                    f"PerceptionConfig: close_ups: got {name} of {width}x{height} px, wanted one of {self.cameras} "
-                    f"with at least {self.input_width}x{self.input_height} px"
-                )
         if self.size % self.heads or self.channels % 8:
             raise ValueError(
                 f"PerceptionConfig: got size {self.size}, heads {self.heads}, channels {self.channels}; "
@@ -59,11 +50,6 @@ class PerceptionConfig:
             raise ValueError(
                 f"PerceptionConfig: need layers >= 2 and lags > 0, got {self.layers}, {self.memory_lags_s}"
             )
-
-    @property
-    def views(self) -> int:
-        """V, pictures that the network sees at a time: of every camera, then the close-ups."""
-        return len(self.cameras) + len(self.close_ups)
 
     @property
     def stride(self) -> int:
@@ -82,7 +68,6 @@ FULL_PERCEPTION = PerceptionConfig(
     camera_heights=(225,) * 6,
     input_width=400,
     input_height=225,
-    close_ups=(),
     backbone="resnet50",
     size=256,
     heads=8,

@@ -3,7 +3,7 @@
 Questions beside the detection heads. To every image token: how far is the nearest road user that it shows, and how fast
 does it come nearer? How far left of the route lies the ground that it shows? To the navigation token: where does the
 route run? To the ego token: how far is the leader on the route, and how fast does it come nearer? Answers about the
-leader become a token (`leader_token`); the others stay inside the tokens, and only training reads them. B batch, I image
+leader become a token (`leader_token`); the others stay inside the tokens, only training reads them. B batch, I image
 tokens, R route points. base_link; m, m/s.
 """
 

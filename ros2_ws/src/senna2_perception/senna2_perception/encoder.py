@@ -94,7 +94,7 @@ class Encoder(nn.Module):
         backbone = _small_backbone(config) if config.backbone == "small" else _ResNet50(config)
         self.backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         rows, columns = token_grid(config)
-        self.position = nn.Parameter(0.1 * torch.randn(config.views, rows * columns, config.size))
+        self.position = nn.Parameter(0.1 * torch.randn(len(config.cameras), rows * columns, config.size))
         self.norm = nn.LayerNorm(config.size)
 
     def load_pretrained(self, name: str | Path) -> None:

@@ -17,7 +17,7 @@ def stack_images(config: PerceptionConfig, images: dict[str, np.ndarray]) -> np.
     Args:
         images: per camera name (H, W, 3) uint8 RGB; further cameras are ignored.
     Returns:
-        (V, input_height, input_width, 3) uint8 in the order of `config.cameras`, then the close-ups.
+        (V, input_height, input_width, 3) uint8 in the order of `config.cameras`.
     Raises:
         ValueError: a camera is missing or has the wrong size or type.
     """
@@ -33,10 +33,6 @@ def stack_images(config: PerceptionConfig, images: dict[str, np.ndarray]) -> np.
             )
         size = (config.input_width, config.input_height)
         stacked.append(image if (width, height) == size else cv2.resize(image, size, interpolation=cv2.INTER_AREA))
-    for name in config.close_ups:
-        height, width = images[name].shape[:2]
-        top, left = (height - config.input_height) // 2, (width - config.input_width) // 2
-        stacked.append(images[name][top : top + config.input_height, left : left + config.input_width])
     return np.stack(stacked)
 
 

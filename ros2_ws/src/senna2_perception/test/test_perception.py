@@ -38,7 +38,7 @@ def ego(step: int, speed_mps: float = 5.0) -> EgoState:
     )  # fmt: skip
 
 
-IMAGE_TOKENS = CONFIG.views * token_grid(CONFIG)[0] * token_grid(CONFIG)[1]
+IMAGE_TOKENS = len(CONFIG.cameras) * token_grid(CONFIG)[0] * token_grid(CONFIG)[1]
 
 
 def cue_targets(batch: int) -> CueTargets:
@@ -287,14 +287,3 @@ def test_the_full_preset_is_a_resnet_50_that_takes_pretrained_weights(tmp_path):
     assert encoder(image, image, torch.tensor([True])).shape == (1, rows * columns, config.size)
     with pytest.raises(ValueError, match="this one is small"):
         Encoder(CONFIG).load_pretrained(tmp_path)
-
-
-def test_a_close_up_is_the_middle_of_the_picture_at_full_resolution():
-    picture = np.arange(180 * 320 * 3, dtype=np.uint32).reshape(180, 320, 3).astype(np.uint8)
-    stack = stack_images(CONFIG, images(0) | {"front": picture})
-    assert stack.shape == (CONFIG.views, 90, 160, 3)
-    np.testing.assert_array_equal(stack[-1], picture[45:135, 80:240])
-    for wrong in (("rear_left",), ("left", "front")):
-        cameras = {"camera_heights": (180, 60, 90, 90)}
-        with pytest.raises(ValueError, match=f"close_ups: got {wrong[0]}"):
-            dataclasses.replace(CONFIG, close_ups=wrong, **cameras)

@@ -79,15 +79,6 @@ class Camera:
         pose[:3, 3] = self.position_m
         return pose
 
-    def middle(self, width: int, height: int) -> "Camera":
-        """The camera that takes only the middle of the picture, so many whole pixels; what is left over is cut off on
-        the right and below."""
-        (fx, _, cx), (_, fy, cy), _ = self.intrinsics
-        principal = (float(cx - (self.width - width) // 2), float(cy - (self.height - height) // 2))
-        return replace(
-            self, width=width, height=height, fov_deg=None, focal_px=(float(fx), float(fy)), principal_px=principal
-        )
-
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Pixels (..., 2) and depths (...) m of points (..., 3) in base_link; pixels are meaningless at depth <= 0."""
         local = (np.asarray(points) - self.base_from_camera[:3, 3]) @ self.base_from_camera[:3, :3]

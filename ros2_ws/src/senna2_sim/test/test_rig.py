@@ -175,16 +175,3 @@ def test_a_checkpoint_that_does_not_say_its_rig_wants_the_small_one_or_the_same_
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(ValueError, match="not a perception checkpoint"):
         check_rig(load_rig("small"), tmp_path)
-
-
-def test_the_middle_of_a_picture_is_the_picture_of_a_narrower_camera():
-    whole = load_rig("small")["front"]
-    middle = whole.middle(160, 90)
-    points = np.array([[30.0, 0.0, 0.5], [12.0, -2.0, 0.0], [50.0, 4.0, 3.0]])
-    pixels, depth = whole.project(points)
-    cut, same = middle.project(points)
-    np.testing.assert_allclose(cut, pixels - [80, 45])
-    np.testing.assert_array_equal(depth, same)
-    assert (middle.width, middle.height) == (160, 90)
-    odd = whole.middle(159, 89)
-    np.testing.assert_allclose(odd.project(points)[0], pixels - [80, 45])
