@@ -67,6 +67,8 @@ class Args:
     """The VLM sees the front frame of so long before as well; 0: one frame, as in the paper."""
     fps: float = 5.0
     """Frames taken from each clip, per second. The paper has 1; the small preset takes more of its few clips."""
+    spoil: float = 1.0
+    """How much brightness, colours and framing of training frames vary; 0: not at all."""
     steps: int = 2000
     """Optimizer steps."""
     batch: int = 8
@@ -110,6 +112,7 @@ FULL = Args(  # Senna-2 A.1; it says nothing of max_grad_norm, of balance, and o
     rig="nuscenes",
     sights=False,
     reasons=False,
+    spoil=0.0,
     frame_lag_s=0.0,
     fps=1.0,
     steps=10_000,
@@ -170,7 +173,10 @@ def main(args: Args) -> float:
             for part in own_parts(batch, args.micro_batch, state):
                 with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.bf16):
                     answers, sights = told(part, args)
-                    share = vlm.answer_loss(*asked(part), answers, sights if args.sights else None, within=whole)
+                    images, *rest = asked(part)
+                    seeds = [[args.seed, step, batch.index(question)] for question in part]
+                    images = [spoiled(i, args.spoil, seed) for i, seed in zip(images, seeds, strict=True)]
+                    share = vlm.answer_loss(images, *rest, answers, sights if args.sights else None, within=whole)
                 share.backward()
                 shares.append(share.detach())
             add_up_gradients(vlm.model.parameters(), state)
@@ -224,6 +230,20 @@ def small(args: Args, device: str) -> DecisionModel:
 def asked(questions: Sequence[Question]) -> tuple[list, list, list]:
     """Images, navigations and speeds, as `DecisionModel` takes them."""
     return [q.image for q in questions], [q.navigation for q in questions], [q.speed_mps for q in questions]
+
+
+def spoiled(image: np.ndarray, how_much: float, seed: Sequence[int]) -> np.ndarray:
+    """A frame or pair of frames, uint8, brighter or darker, in other colours and a little aside."""
+    if not how_much:
+        return image
+    rng = np.random.default_rng(seed)
+    gain = (1 + how_much * rng.uniform(-0.2, 0.2)) * (1 + how_much * rng.uniform(-0.2, 0.2, 3))
+    changed = np.clip(image * gain + how_much * rng.uniform(-20, 20), 0, 255).astype(np.uint8)
+    down, right = (int(round(how_much * rng.uniform(-most, most))) for most in (5, 10))
+    rows, columns = (
+        np.clip(np.arange(size) - by, 0, size - 1) for size, by in zip(image.shape[-3:-1], (down, right), strict=True)
+    )
+    return changed[..., rows[:, None], columns, :]
 
 
 def told(questions: Sequence[Question], args: Args) -> tuple[list[str], list[list[str]]]:
