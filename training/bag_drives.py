@@ -1,20 +1,18 @@
 """One recorded clip through the learned stack, open loop: its row of sums and counts, for all tables about plans.
 
-The stack gets the frames in order, as the nodes do: decisions at their rate and latency, memory included. Whatever it
-plans, the recorded car drives on. A row depends on set-up and bag, on nothing else. T steps, F frames with forced
-decisions, A agents.
+The plans are those of driving at 10 Hz: decisions at their rate and latency, memory included. Whatever is planned, the
+recorded car drives on. A row depends on set-up and bag, on nothing else. T steps, S of them with a plan, F decisions.
 """
 
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from senna2_core.actions import Decision, DirectionAction, PathClass, SpeedAction
+from senna2_core.actions import DirectionAction, PathClass, SpeedAction
 from senna2_core.confusion import confusion
 from senna2_core.kinematics import kinematic_mapping
 from senna2_core.open_loop import scores, surroundings
@@ -24,12 +22,9 @@ from training.ledger import folder_sha256
 from training.recall import recall_row
 from training.selection import Choice
 
-if TYPE_CHECKING:
-    from training.driver import Driver, DriverOutput  # needs torch, which takes seconds to load
-
 PARTS = ("perception", "planner", "adapter", "vlm")
 Reference = Literal["expert", "constant_velocity"]  # what the expert planned, and straight on at the present speed
-ROW_VERSION = 1  # raise it when the same bag would get another row
+ROW_VERSION = 2  # raise it when the same bag would get another row
 SPEEDS, DIRECTIONS, PATHS = len(SpeedAction), len(DirectionAction), len(PathClass)
 
 
@@ -39,7 +34,8 @@ class Setup:
 
     model: str  # folder of checkpoints, or a Reference
     truth: Target = "odometry"
-    forced_every_s: float = 1.0
+    every_s: float = 0.5  # between plans that are scored
+    forced_every_s: float = 1.0  # between frames on which decisions are forced
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -66,6 +62,7 @@ class Setup:
             "checkpoints": {part: folder_sha256(Path(self.model) / part) for part in self.parts},
             "timing": timing,
             "truth": self.truth,
+            "every_s": self.every_s,
             "forced_every_s": self.forced_every_s,
             "row_version": ROW_VERSION,
         }
@@ -83,9 +80,11 @@ class Job:
     """One bag to drive along, for `evaluate_bag`."""
 
     setup: Setup
+    key: dict[str, Any]  # the set-up's
     clip: Choice
     bag: str
     bag_sha256: str
+    kept: str  # folder of what perceptions and VLMs say
 
 
 def evaluate_bag(job: Job) -> dict[str, Any]:
@@ -97,21 +96,17 @@ def evaluate_bag(job: Job) -> dict[str, Any]:
             f"{job.bag}: {len(drive)} steps, {int((np.diff(stamps) != round(DT_S * 1e9)).sum())} of them not "
             f"{DT_S} s apart; wanted more than {STEPS}, without a gap: record the clip again"
         )
-    driver = _learned(job.setup.model) if job.setup.parts else None
-    outputs = None if driver is None else drive_along(driver, drive)
-    labels = drive.decisions(job.setup.truth)
-    consistency = None
+    steps, labels = np.arange(0, len(drive), round(job.setup.every_s / DT_S)), drive.decisions(job.setup.truth)
+    kinds: dict[str, Any] = {"consistency": None, "vlm": None, "forced": None, "recall": None}
     match job.setup.model:
         case "expert":
-            plans = drive.plan
-            consistency = consistency_row(plans, labels)  # the ceiling: right decisions, right plans
+            plans = drive.plan[steps]
+            kinds["consistency"] = consistency_row(plans, labels[steps])  # the ceiling: right decisions, right plans
         case "constant_velocity":
-            plans = straight_on(np.array([ego.speed_mps for ego in drive.ego]))
+            plans = straight_on(np.array([drive.ego[step].speed_mps for step in steps]))
         case _:
-            assert outputs is not None
-            plans = np.stack([output.trajectory for output in outputs])
-            if driver is not None and driver.vlm is not None:
-                consistency = consistency_row(plans, decided(outputs))
+            plans, found = _learned(job, drive, steps, labels)
+            kinds |= found
     row = {
         "clip": job.clip.id,
         "family": job.clip.family,
@@ -121,38 +116,32 @@ def evaluate_bag(job: Job) -> dict[str, Any]:
         "bag_sha256": job.bag_sha256,
         "steps": len(drive),
         "plans_sha256": hashlib.sha256(np.ascontiguousarray(plans, dtype=np.float32).tobytes()).hexdigest(),
-        "consistency": consistency,
-        "vlm": None,
-        "forced": None,
-        "recall": None,
-    } | score_row(drive, plans, job.setup.truth)
-    if driver is None or outputs is None:
-        return row
-    row["recall"] = recall_row(drive, [output.perception.objects for output in outputs])
-    if driver.vlm is not None:
-        row["vlm"] = vlm_row(labels, outputs)
-        every = max(1, round(job.setup.forced_every_s / DT_S))
-        row["forced"] = forced_row(driver, drive, outputs, every, job.setup.truth)
-    return row
+    }
+    return row | kinds | score_row(drive, steps, plans, job.setup.truth)
 
 
-@lru_cache(maxsize=1)
-def _learned(folder: str) -> "Driver":
-    """The driver of this worker process."""
-    from training.common import seed_everything
-    from training.driver import Driver
+def _learned(
+    job: Job, drive: Drive, steps: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, dict[str, dict[str, Any]]]:
+    """Plans (S, 40, 3) of a learned model at steps (S,), and the kinds of counts that it has."""
+    from training.open_loop_frozen import Frozen  # needs torch, which takes seconds to load
+    from training.open_loop_models import along, load
 
-    seed_everything(0)
-    return Driver.from_checkpoints(folder, use_vlm=(Path(folder) / "vlm").is_dir())
+    def frozen(part: str) -> Frozen:
+        digest = f"{job.key['checkpoints'][part][:12]}-{ROW_VERSION}"
+        return Frozen(folder=str(Path(job.setup.model) / part), digest=digest, kept=str(Path(job.kept) / part))
 
-
-def drive_along(driver: "Driver", drive: Drive) -> "list[DriverOutput]":
-    """What the stack says at each step of a drive."""
-    driver.reset()
-    return [
-        driver.drive(drive.images(step), ego, navigation)
-        for step, (ego, navigation) in enumerate(zip(drive.ego, drive.navigation, strict=True))
-    ]
+    frames = np.arange(0, len(drive), max(1, round(job.setup.forced_every_s / DT_S)))
+    vlm = frozen("vlm") if "vlm" in job.setup.parts else None
+    found = along(
+        load(job.setup.model), frozen("perception"), vlm, drive, job.bag_sha256, steps, frames, job.key["timing"]
+    )
+    kinds = {"recall": recall_row(drive, found.objects, steps.tolist())}
+    if (decided := found.decided) is not None:
+        kinds["consistency"] = consistency_row(found.plans, np.column_stack(np.divmod(decided.used, DIRECTIONS)))
+        kinds["vlm"] = vlm_row(labels[decided.frames], decided.index)
+        kinds["forced"] = forced_row(drive, frames, decided.own, decided.force, job.setup.truth)
+    return found.plans, kinds
 
 
 def straight_on(speeds_mps: np.ndarray) -> np.ndarray:
@@ -161,24 +150,26 @@ def straight_on(speeds_mps: np.ndarray) -> np.ndarray:
     return np.stack([ahead, np.zeros_like(ahead), np.zeros_like(ahead)], axis=-1)
 
 
-def score_row(drive: Drive, plans: np.ndarray, truth: Target) -> dict[str, Any]:
+def score_row(drive: Drive, steps: np.ndarray, plans: np.ndarray, truth: Target) -> dict[str, Any]:
     """Means over the steps that have 4 s of recording after them, how many these are, and the worst of them.
 
     Args:
-        plans: (T, 40, 3).
+        steps: (S,).
+        plans: (S, 40, 3).
     """
-    steps = np.arange(len(drive) - STEPS)
+    known = steps < len(drive) - STEPS
+    steps, plans = steps[known], plans[known]
     around = surroundings([t.agents for t in drive.truth], drive.map, steps, STEPS)
     truths = drive.target(truth)[steps]
-    found = scores(plans[steps], truths, drive.poses[steps], around, DT_S)
+    found = scores(plans, truths, drive.poses[steps], around, DT_S)
     worst = int(found["FDE"].argmax())
     return {
         "scored": len(steps),
         "mean": {name: float(values.mean()) for name, values in found.items()},
         "worst": {
-            "step": worst,
+            "step": int(steps[worst]),
             "FDE": float(found["FDE"][worst]),
-            "speed_mps": float(drive.ego[worst].speed_mps),
+            "speed_mps": float(drive.ego[steps[worst]].speed_mps),
             "plan": _drawn(plans[worst]),
             "truth": _drawn(truths[worst]),
         },
@@ -191,14 +182,8 @@ def _drawn(poses: np.ndarray) -> list[list[float]]:
     return [[round(x, 2), round(y, 2)] for x, y in points.tolist()]
 
 
-def decided(outputs: "list[DriverOutput]") -> np.ndarray:
-    """Speed and direction action codes (T, 2) that each plan was conditioned on; -1 without a decision."""
-    decisions = [None if output.condition is None else output.condition.decision for output in outputs]
-    return np.array([(-1, -1) if d is None else (d.speed, d.direction) for d in decisions])
-
-
 def consistency_row(plans: np.ndarray, decisions: np.ndarray) -> dict[str, Any]:
-    """Decisions (T, 2), -1 where there is none, against f_K of the plans (T, 40, 3) that follow them.
+    """Decisions (S, 2), -1 where there is none, against f_K of the plans (S, 40, 3) that follow them.
 
     Returns:
         speed: counts (4 decided, 4 planned and unknown); direction: (5 decided, 3 planned path classes).
@@ -213,16 +198,15 @@ def consistency_row(plans: np.ndarray, decisions: np.ndarray) -> dict[str, Any]:
     }
 
 
-def vlm_row(labels: np.ndarray, outputs: "list[DriverOutput]") -> dict[str, Any]:
-    """Decisions against labels (T, 2) of their frames, -1 where there is none.
+def vlm_row(labels: np.ndarray, index: np.ndarray) -> dict[str, Any]:
+    """Decisions with indices (F,) against labels (F, 2) of their frames, -1 where there is none.
 
     Returns:
         speed: counts (4 right, 4 said); direction: (5 right, 5 said); frames: how many decisions there were.
     """
-    said: dict[int, Decision] = {s: o.decision.decision for s, o in enumerate(outputs) if o.decision is not None}
-    right = labels[list(said)]
+    speed, direction = np.divmod(index, DIRECTIONS)
     return {
-        "frames": len(said),
-        "speed": confusion(right[:, 0], [d.speed for d in said.values()], SPEEDS).tolist(),
-        "direction": confusion(right[:, 1], [d.direction for d in said.values()], DIRECTIONS).tolist(),
+        "frames": len(index),
+        "speed": confusion(labels[:, 0], speed, SPEEDS).tolist(),
+        "direction": confusion(labels[:, 1], direction, DIRECTIONS).tolist(),
     }

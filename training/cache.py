@@ -29,7 +29,7 @@ def along_drives(
 ) -> list[Arrays]:
     """`compute` for all drives, one file per network and drive in folder; what (with its settings) names the work."""
     results = []
-    for drive in tqdm(drives, desc=what, unit="drive", mininterval=1.0):
+    for drive in tqdm(drives, desc=what, unit="drive", mininterval=1.0, disable=len(drives) == 1):
         # The expert drives alike whatever the cameras show; pictures that differ have other sizes as JPEG.
         pictures = {name: crc32(series.rows["size"].tobytes()) for name, series in sorted(drive.frames.items())}
         key = json.dumps([drive.name, len(drive), drive.ego[-1].x_m, drive.ego[-1].y_m, pictures, what])

@@ -1,12 +1,14 @@
 """`python -m training.evaluate open-loop` and `... consistency`: models drive along recorded bags, and are judged.
 
-OUT/MODEL/SEED/rows.jsonl gets one line per finished clip at once; both commands share these rows. When all are there,
-OUT/open_loop.md or OUT/consistency.md has the tables, OUT/result.json the figures with ledger rows, OUT/report.html the
-page. The same command goes on after Ctrl-C, a crash or a power cut.
+OUT/MODEL/SEED/rows.jsonl gets one line per finished clip at once; both commands share these rows. OUT/frozen keeps what
+perceptions and VLMs said: models that share one do not ask it again. When all rows are there, OUT/open_loop.md or
+OUT/consistency.md has the tables, OUT/result.json the figures with ledger rows, OUT/report.html the page. The same
+command goes on after Ctrl-C, a crash or a power cut.
 """
 
 import json
 import re
+import shutil
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -17,7 +19,7 @@ from typing import Any
 from training.bag_drives import Job, Setup, evaluate_bag
 from training.bag_rows import Runs
 from training.consistency_tables import f1_figures, matrices, t1, vlm_table
-from training.data import VALIDATION_SEEDS, Target
+from training.data import DT_S, VALIDATION_SEEDS, Target
 from training.forced_tables import forced_figures, forced_table, recall_figures, recall_table
 from training.ledger import file_sha256, git_commit, ledger_row, session_row
 from training.open_loop_tables import differences, differences_table, open_loop_figures, seeds_table, t2, t4
@@ -28,6 +30,7 @@ from training.workers import Failure, quiet_threads, work_off
 
 GIVE_UP = 5  # failed clips: no need to try the others
 REFERENCES = ("expert", "constant_velocity")
+KEPT = "frozen"  # folder of what perceptions and VLMs said
 CLAIM_SEEDS = 3  # training seeds that a claim about training needs
 
 
@@ -46,6 +49,9 @@ class BagEvaluation:
     """So many of them: a fixed choice in which families and cues keep their shares."""
     truth: Target = "odometry"
     """What plans and decisions are compared with: what was driven, or the plan that the expert had at that step."""
+    every_s: float = 0.5
+    """Plans are scored on one step in so many seconds, a multiple of 0.1: neighbours say nearly the same. They are
+    those of driving at 10 Hz in any case."""
     forced_every_s: float = 1.0
     """Decisions are forced on one frame in so many seconds."""
     reference: str | None = None
@@ -55,12 +61,14 @@ class BagEvaluation:
     workers: int = 2
     """Processes, one thread each."""
     restart: bool = False
-    """Forget what is in the folders of these models."""
+    """Forget what is in the folders of these models, and what perceptions and VLMs said."""
 
     def __post_init__(self) -> None:
         named = parse_models(self.models)
         if self.reference is not None and self.reference not in named:
             raise ValueError(f"--reference: got {self.reference}, wanted one of {', '.join(named)}")
+        if self.every_s < DT_S or abs(self.every_s / DT_S - round(self.every_s / DT_S)) > 1e-6:
+            raise ValueError(f"--every-s: got {self.every_s}, wanted a multiple of {DT_S}, the time between steps")
         if self.workers < 1 or self.forced_every_s <= 0:
             raise ValueError(
                 f"got --workers {self.workers} --forced-every-s {self.forced_every_s}, wanted at least 1 and above 0"
@@ -83,10 +91,10 @@ def parse_models(models: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     for text in models:
         name, _, folders = text.partition("=")
         seeds = tuple(folder.strip() for folder in folders.split(",") if folder.strip())
-        if not re.fullmatch(r"[\w.+-]+", name) or not seeds or name in found or name in REFERENCES:
+        if not re.fullmatch(r"[\w.+-]+", name) or not seeds or name in found or name in (*REFERENCES, KEPT):
             raise ValueError(
                 f'--models: got "{text}", wanted NAME=FOLDER or NAME=FOLDER,FOLDER, each name once, of letters, digits '
-                f"and ._+-, not {' or '.join(REFERENCES)}"
+                f"and ._+-, not {' or '.join((*REFERENCES, KEPT))}"
             )
         found[name] = seeds
     if not found:
@@ -107,7 +115,9 @@ def main(args: OpenLoop | Consistency) -> dict[str, Any]:
     bags = checked_bags(args.bags, clips)
     named = {name: (name,) for name in REFERENCES} | parse_models(args.models)
     setups = {
-        name: [Setup(model=f, truth=args.truth, forced_every_s=args.forced_every_s) for f in folders]
+        name: [
+            Setup(model=f, truth=args.truth, every_s=args.every_s, forced_every_s=args.forced_every_s) for f in folders
+        ]
         for name, folders in named.items()
     }
     for name, seeds in setups.items():
@@ -120,6 +130,8 @@ def main(args: OpenLoop | Consistency) -> dict[str, Any]:
         with owned(args.out):
             for name in ("open_loop.md", "consistency.md", "result.json", "report.html"):
                 (args.out / name).unlink(missing_ok=True)  # no table until all rows are there
+            if args.restart:
+                shutil.rmtree(args.out / KEPT, ignore_errors=True)
             for name, seeds in setups.items():
                 runs[name], ledger[name] = [], []
                 for number, setup in enumerate(seeds):
@@ -172,8 +184,9 @@ def _run(
     for clip in clips:
         if clip.id in rows and rows[clip.id]["bag_sha256"] != bags[clip.id][1]:
             raise ValueError(f"{out}: its row of {clip.id} is of another bag; use --restart")
+    kept = str(args.out / KEPT)
     jobs = [
-        Job(setup=setup, clip=clip, bag=bags[clip.id][0], bag_sha256=bags[clip.id][1])
+        Job(setup=setup, key=key, clip=clip, bag=bags[clip.id][0], bag_sha256=bags[clip.id][1], kept=kept)
         for clip in clips
         if clip.id not in rows
     ]
@@ -243,7 +256,8 @@ def _write_result(
     rows = runs[reference][0]
     notes = [
         f"{len(rows)} clips ({args.clips}), {sum(row['scored'] for row in rows)} plans of each model and training "
-        f"seed, against {'what was driven' if args.truth == 'odometry' else 'the plans of the expert'}. "
+        f"seed, one every {args.every_s:g} s, "
+        f"against {'what was driven' if args.truth == 'odometry' else 'the plans of the expert'}. "
         "Intervals: 95 %, bootstrap over clips."
     ]
     if few:

@@ -25,8 +25,8 @@ def pairs(truth: np.ndarray, found: np.ndarray, tolerance_m: float = TOLERANCE_M
     return rows[kept], columns[kept]
 
 
-def recall_row(drive: Drive, found: Sequence[Objects]) -> dict[str, Any]:
-    """Counts over all steps of a drive; found in base_link. Occluded agents count as well.
+def recall_row(drive: Drive, found: Sequence[Objects], steps: Sequence[int] | None = None) -> dict[str, Any]:
+    """Counts over steps of a drive, default: all; found there, in base_link. Occluded agents count as well.
 
     Returns:
         agents, matched: (7,) by category, true ones within RANGE_M and those of them that were found;
@@ -34,7 +34,7 @@ def recall_row(drive: Drive, found: Sequence[Objects]) -> dict[str, Any]:
     """
     agents, matched = (np.zeros(len(Category), dtype=int) for _ in range(2))
     reports = true_reports = 0
-    for step, objects in enumerate(found):
+    for step, objects in zip(range(len(found)) if steps is None else steps, found, strict=True):
         truth = drive.truth[step].agents.in_frame(drive.poses[step])
         near, near_report = (np.hypot(*o.boxes[:, :2].T) <= RANGE_M for o in (truth, objects))
         one, other = pairs(truth.boxes[:, :2], objects.boxes[:, :2])

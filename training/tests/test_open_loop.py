@@ -3,13 +3,13 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
@@ -19,13 +19,12 @@ from senna2_core.kinematics import kinematic_mapping
 from senna2_core.objects import Objects
 from senna2_sim.scenarios.lists import load_list
 from training import record
-from training.bag_drives import consistency_row, decided, drive_along, straight_on
+from training.bag_drives import ROW_VERSION, consistency_row, straight_on
 from training.bag_rows import markdown
 from training.bootstrap import change, excludes_zero, figure, share, told, weights
 from training.consistency_tables import CLASSES, counts_of, f1_figures, matrices
-from training.data import find_bags, load_drive
-from training.decisions import decide_along, pick
-from training.forced import RATIO_AT_S, all_answers, forced_row, planned_speeds
+from training.data import Drive, find_bags, load_drive
+from training.forced import RATIO_AT_S, forced_row, planned_speeds
 from training.forced_tables import follow, ratios
 from training.open_loop import Consistency, OpenLoop, main, parse_models
 from training.open_loop_page import cells
@@ -81,7 +80,7 @@ def finished(bags, tmp_path_factory):
         (folder / "e2e" / part).symlink_to(SHIPPED / part)
     args = OpenLoop(
         models=(f"senna2={SHIPPED}", f"e2e={folder / 'e2e'}"), bags=bags, clips="empty_road:7000,turn_left:7001",
-        out=folder / "out", forced_every_s=2.0, workers=1,
+        out=folder / "out", every_s=0.2, forced_every_s=2.0, workers=1,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.open_loop.work_off", here)
@@ -113,36 +112,6 @@ def test_evaluation_bags_are_the_listed_clips_undisturbed_and_out_of_trainings_w
 # -- one clip ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def learned(drive):
-    """The shipped driver, and what it says along the drive."""
-    from training.driver import Driver
-
-    driver = Driver.from_checkpoints(SHIPPED)
-    return driver, drive_along(driver, drive)
-
-
-def test_plans_use_the_decisions_that_training_says_they_use(learned, drive):
-    driver, outputs = learned
-    steps = np.column_stack([np.zeros(len(drive), int), np.arange(len(drive))])
-    said = decide_along(driver.vlm, drive, driver.config.vlm_period_s)
-    latency = np.full(len(drive), driver.config.vlm_latency_s)
-    _, speed, direction = pick([said], [drive], steps, latency, driver.config.vlm_period_s)
-    np.testing.assert_array_equal(decided(outputs), np.column_stack([speed, direction]))
-    assert [s for s, o in enumerate(outputs) if o.decision is not None] == said["step"].tolist()
-
-
-def test_every_forced_answer_is_what_the_vlm_gives_when_forced(learned, drive):
-    vlm = learned[0].vlm
-    asked = drive.image("front", 3), drive.navigation[3], drive.ego[3].speed_mps
-    answers = all_answers(vlm, *asked)
-    for index in (0, 7, 19):
-        one = vlm.decide(*asked, forced=ALL_DECISIONS[index])
-        assert answers[index].decision == one.decision and answers[index].forced
-        np.testing.assert_allclose(answers[index].hidden, one.hidden, atol=1e-5)
-        np.testing.assert_allclose(answers[index].probabilities, one.probabilities, atol=1e-6)
-
-
 def test_counts_of_consistency_are_those_of_single_comparisons():
     rng = np.random.default_rng(0)
     time = 0.1 * np.arange(1, 41)
@@ -163,50 +132,40 @@ def test_counts_of_consistency_are_those_of_single_comparisons():
     assert right == (known & (paths == np.array(PATH_OF_DIRECTION)[decisions[:, 1]])).sum()
 
 
-class Obedient:
-    """A stack whose plans do what was decided, as far as the speed allows; its VLM always says the same."""
-
-    config = SimpleNamespace(camera="front")
-
-    def __init__(self, own: Decision, deaf: bool = False):
-        scores = torch.zeros(1, 20)
-        scores[0, own.index] = 5.0
-        self.vlm = SimpleNamespace(score=lambda *_: (scores, torch.zeros(1, 21, 1)))
-        self.adapter = SimpleNamespace(embed=lambda out: out.decision)
-        self.planner = SimpleNamespace(plan=lambda tokens, d, ego: self._plan(own if deaf else d, ego.speed_mps))
-
-    @staticmethod
-    def _plan(decision: Decision, speed_mps: float) -> np.ndarray:
-        time = 0.1 * np.arange(1, 41)
+def obedient(drive: Drive, frames: np.ndarray, at: np.ndarray, decisions: np.ndarray) -> np.ndarray:
+    """Plans that do what was decided, as far as the speed allows."""
+    plans = []
+    for step, decision in zip(frames[at], (ALL_DECISIONS[index] for index in decisions), strict=True):
+        speed_mps, time = drive.ego[step].speed_mps, 0.1 * np.arange(1, 41)
         accel = {SpeedAction.ACCELERATE: 1.0, SpeedAction.DECELERATE: -1.0}.get(decision.speed, 0.0)
         ahead = np.maximum.accumulate(speed_mps * time + accel * time**2 / 2)
         if decision.speed == SpeedAction.STOP:
             ahead = 0.1 * time
         bend = {PathClass.LEFT: 0.05, PathClass.RIGHT: -0.05}.get(decision.path, 0.0)
-        return np.column_stack([ahead, bend * ahead**2 / 2, bend * ahead])
+        plans.append(np.column_stack([ahead, bend * ahead**2 / 2, bend * ahead]))
+    return np.stack(plans)
 
 
 def test_the_forced_test_tells_a_stack_that_follows_from_one_that_does_not(drive):
-    outputs: Any = [SimpleNamespace(perception=SimpleNamespace(tokens=None))] * len(drive)
-    own = Decision(SpeedAction.KEEP, DirectionAction.STRAIGHT)
-    willing: Any = Obedient(own)
-    row = forced_row(willing, drive, outputs, 10, "plan")
+    frames = np.arange(0, len(drive), 10)
+    own = np.full(len(frames), Decision(SpeedAction.KEEP, DirectionAction.STRAIGHT).index)
+    willing = partial(obedient, drive, frames)
+    row = forced_row(drive, frames, own, willing, "plan")
     assert row["frames"] == 5 and np.sum(row["speed"]) == 20 and np.sum(row["direction"]) == 25
     seeds = [[{"forced": row}]]
     for action in SpeedAction:
         everywhere, counts = follow(seeds, action, slice(None))
         assert everywhere[0] == 1 and counts[action] == 5
         possible, counts = follow(seeds, action, slice(1, 2))
-        slow = sum(drive.ego[s].speed_mps <= 2.4 for s in range(0, len(drive), 10))
+        slow = sum(drive.ego[s].speed_mps <= 2.4 for s in frames)
         assert counts.sum() == (slow if action == SpeedAction.STOP else 5)
         assert np.isnan(possible[0]) if not counts.sum() else possible[0] == 1
     for direction in DirectionAction:
         assert np.array(row["direction"])[direction, :, PATH_OF_DIRECTION[direction]].sum() == 5
-    speeds = np.array([drive.ego[s].speed_mps for s in range(0, len(drive), 10)])
+    speeds = np.array([drive.ego[s].speed_mps for s in frames])
     np.testing.assert_allclose(ratios(seeds)[:, SpeedAction.KEEP], 1, atol=1e-3)
     np.testing.assert_allclose(ratios(seeds)[:, SpeedAction.ACCELERATE], 1 + RATIO_AT_S / speeds, atol=1e-3)
-    deaf: Any = Obedient(own, deaf=True)
-    unmoved = [[{"forced": forced_row(deaf, drive, outputs, 10, "plan")}]]
+    unmoved = [[{"forced": forced_row(drive, frames, own, lambda at, _: willing(at, own[at]), "plan")}]]
     assert [follow(unmoved, a, slice(None))[0][0] for a in SpeedAction] == [0, 0, 1, 0]
 
 
@@ -236,6 +195,7 @@ def test_recall_counts_agents_within_40_m_and_reports_within_2_m_of_one(drive):
         "agents": [STEPS, 0, 0, 0, 0, 0, 0], "matched": [STEPS, 0, 0, 0, 0, 0, 0], "reports": STEPS,
         "true_reports": STEPS,
     }  # fmt: skip
+    assert recall_row(drive, agents[::5], range(0, STEPS, 5))["matched"][0] == np.ceil(STEPS / 5)
     assert recall_row(drive, moved(1.99))["matched"][0] == STEPS
     beside = recall_row(drive, moved(2.01))
     assert beside["matched"][0] == beside["true_reports"] == 0 and beside["reports"] == STEPS
@@ -332,7 +292,7 @@ def test_models_are_compared_clip_by_clip_seed_by_seed_and_by_cue():
 
 def test_models_are_named_with_their_training_seeds():
     assert parse_models(("a=x,y", "b=z")) == {"a": ("x", "y"), "b": ("z",)}
-    for wrong in (("a",), ("=x",), ("a=",), ("a=x", "a=y"), ("expert=x",), ("a/b=x",), ()):
+    for wrong in (("a",), ("=x",), ("a=",), ("a=x", "a=y"), ("expert=x",), ("frozen=x",), ("a/b=x",), ()):
         with pytest.raises(ValueError, match="wanted NAME=FOLDER"):
             parse_models(wrong)
     with pytest.raises(ValueError, match="wanted one of a, b"):
@@ -345,10 +305,10 @@ def test_all_models_are_judged_on_all_clips_and_the_page_and_both_tables_are_the
     assert list(result["consistency"]) == ["expert", "senna2"] and list(result["vlm"]) == ["senna2"]
     rows = {name: read_rows(args.out / name / "0") for name in result["models"]}
     for own in rows.values():
-        assert [row["scored"] for row in own.values()] == [STEPS - 40] * 2
+        assert [row["scored"] for row in own.values()] == [2] * 2  # at 0 and 0.2 s
     assert max(rows["expert"][clip]["mean"]["FDE"] for clip in result["clips"]) < 1e-3  # the bags follow their plans
     assert all(row["vlm"]["frames"] == np.ceil(STEPS / 5) for row in rows["senna2"].values())
-    assert all(np.sum(row["consistency"]["speed"]) == STEPS for row in rows["senna2"].values())
+    assert all(np.sum(row["consistency"]["speed"]) == np.ceil(STEPS / 2) for row in rows["senna2"].values())
     assert all(row["forced"]["frames"] == np.ceil(STEPS / 20) for row in rows["senna2"].values())
     assert all(row["forced"] is None and row["recall"] is not None for row in rows["e2e"].values())
     tables = (args.out / "open_loop.md").read_text()
@@ -380,6 +340,39 @@ def test_finished_rows_are_not_driven_again_and_a_lost_one_comes_back_the_same(f
     assert again["open_loop"] == result["open_loop"]
     printed = capsys.readouterr().out
     assert "T1" in printed and "T2" not in printed
+
+
+def test_what_perception_and_vlm_said_is_asked_for_once(finished, bags, tmp_path, monkeypatch):
+    args, result = finished
+
+    def never(*_):
+        raise AssertionError("asked again")
+
+    shutil.copytree(args.out / "frozen", tmp_path / "frozen")
+    monkeypatch.setattr("training.open_loop_frozen.see_chain", never)
+    monkeypatch.setattr("training.open_loop_frozen.answer", never)
+    assert main(replace(args, out=tmp_path))["open_loop"] == result["open_loop"]
+    with pytest.raises(ValueError, match="asked again"):
+        main(replace(args, out=tmp_path, restart=True))
+
+
+def test_a_step_in_so_many_is_scored(finished, tmp_path):
+    args, _ = finished
+    frozen = shutil.copytree(args.out / "frozen", tmp_path / "frozen")
+    before = sorted(frozen.glob("*/*"))
+    main(replace(args, out=tmp_path, every_s=1.0, models=args.models[:1]))
+    row = read_rows(tmp_path / "senna2" / "0")["empty_road-7000"]
+    assert row["scored"] == 1 and np.sum(row["consistency"]["speed"]) == np.ceil(STEPS / 10)
+    assert row["vlm"] == read_rows(args.out / "senna2" / "0")["empty_road-7000"]["vlm"]
+    assert sorted(frozen.glob("*/*")) == before  # a part of what is known
+    run = json.loads((tmp_path / "senna2" / "0" / "run.json").read_text())
+    assert run["key"]["every_s"] == 1.0 and run["key"]["row_version"] == ROW_VERSION
+    assert "one every 1 s" in (tmp_path / "open_loop.md").read_text()
+    with pytest.raises(ValueError, match="another run: every_s 1.0 .now 0.2."):
+        main(replace(args, out=tmp_path))
+    for wrong in (0.0, 0.25):
+        with pytest.raises(ValueError, match="wanted a multiple of 0.1"):
+            replace(args, every_s=wrong)
 
 
 def test_a_clip_that_fails_makes_the_tables_fail_and_keeps_the_other_rows(finished, tmp_path, monkeypatch):
