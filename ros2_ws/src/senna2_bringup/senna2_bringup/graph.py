@@ -127,7 +127,7 @@ def run_graph(
         def on_line(name: str, text: str) -> None:
             log.write(f"[{name}] {text}\n")
             log.flush()
-            if not ending:  # what nodes say while they are stopped is for the log
+            if not ending or (name == "recorder" and text.startswith("WARN")):  # the rest is for the log
                 screen.say(f"[{name}] {text}")
 
         try:

@@ -26,17 +26,14 @@ from senna2_core.messages import (
 from senna2_core.objects import EgoState, MapElements, Navigation
 
 RESET, COLLISION, END = 0, 1, 2  # SimEvent.kind
-_READ = (
-    "/ego/odometry",
-    "/ego/navigation",
-    "/planner/trajectory",
-    "/planner/consistency",
-    "/vlm/decision",
-    "/sim/ground_truth",
-    "/sim/map",
-    "/sim/events",
-    "/diagnostics",
-)
+_OF_STEPS = {  # topics with a message per step, and the field of Drive that holds them
+    "/ego/odometry": "ego",
+    "/ego/navigation": "navigation",
+    "/planner/trajectory": "plans",
+    "/planner/consistency": "consistency",
+    "/vlm/decision": "decisions",
+    "/sim/ground_truth": "truth",
+}
 
 
 @dataclass
@@ -76,18 +73,21 @@ class Drive:
 
 
 def load_drive(bag: Path) -> Drive:
-    """The last episode in a bag, however short.
+    """The last episode in a bag, however short: what is stamped at its RESET or later, in whatever order it came.
 
     Raises:
         ValueError: no readable bag.
     """
-    topics = [topic for topic in _READ if topic in bag_topics(bag)]
-    drive = Drive()
+    topics = [topic for topic in (*_OF_STEPS, "/sim/map", "/sim/events", "/diagnostics") if topic in bag_topics(bag)]
+    drive, start = Drive(), 0
     previous: EgoState | None = None
     for topic, _, msg in read_bag(bag, topics):
+        if topic in _OF_STEPS and stamp_ns(msg.header) < start:
+            continue
         match topic:
             case "/sim/events" if msg.kind == RESET:
-                drive = Drive(facts=json.loads(msg.text), map=drive.map, diagnostics=drive.diagnostics)
+                start = stamp_ns(msg.header)
+                drive = _since(start, drive, json.loads(msg.text))
             case "/sim/events" if msg.kind == END:
                 drive.ended = True
                 drive.facts |= json.loads(msg.text)
@@ -111,6 +111,14 @@ def load_drive(bag: Path) -> Drive:
                 for status in msg.status:
                     drive.diagnostics[status.name] = {item.key: item.value for item in status.values}
     return drive
+
+
+def _since(start_ns: int, drive: Drive, facts: dict[str, Any]) -> Drive:
+    """An episode that begins now, with those of its messages that came before the news of its beginning."""
+    since = Drive(facts=facts, map=drive.map, diagnostics=drive.diagnostics)
+    for name in _OF_STEPS.values():
+        setattr(since, name, {stamp: value for stamp, value in getattr(drive, name).items() if stamp >= start_ns})
+    return since
 
 
 def clip_id(facts: dict[str, Any]) -> str:

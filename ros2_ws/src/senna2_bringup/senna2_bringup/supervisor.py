@@ -16,6 +16,7 @@ from typing import IO
 from senna2_bringup.manifest import Process
 
 GRACE_S = 3.0  # from the polite signal to SIGKILL
+STARVED_S = 6.0  # at most this much longer for a recorder that waits for a processor: its bag must be whole
 PR_SET_PDEATHSIG = 1
 
 
@@ -105,8 +106,11 @@ class Supervisor:
         """SIGINT, then SIGTERM, then after GRACE_S SIGKILL."""
         for signum, share in ((signal.SIGINT, 0.6), (signal.SIGTERM, 0.4), (signal.SIGKILL, 1.0)):
             self._signal(children, signum)
-            deadline = time.monotonic() + share * GRACE_S
-            while any(child.popen.poll() is None for child in children) and time.monotonic() < deadline:
+            since_s, waited_s = time.monotonic(), _starved_s(children)
+            while any(child.popen.poll() is None for child in children):
+                longer_s = min(_starved_s(children) - waited_s, share * STARVED_S)
+                if time.monotonic() - since_s > share * GRACE_S + longer_s:
+                    break
                 self._forward()
                 time.sleep(0.02)
 
@@ -132,6 +136,11 @@ class Supervisor:
                 text = line.decode(errors="replace").rstrip()
                 child.last_lines.append(text)
                 self._on_line(child.process.name, text)
+
+
+def _starved_s(children: list[_Child]) -> float:
+    """How long the recorders among them have waited for a processor."""
+    return sum(waited_for_cpu_s(child.popen.pid) for child in children if child.process.is_recorder)
 
 
 def is_stopped(pid: int) -> bool:

@@ -4,7 +4,7 @@ python -m senna2_bringup.video runs/latest/bag film.mp4
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from senna2_core.messages import read_image, read_objects, stamp_ns
 from senna2_core.objects import Objects
 from senna2_sim.film import FPS, Moment, compose, film, new_birdseye
 from senna2_sim.rig import Rig, load_rig
+
+HELD_STEPS = 5  # objects of a step come a little later than its frames, and so may the frames of one camera
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,20 +72,26 @@ def _steps(bag: Path, drive: Drive, rig: Rig) -> Iterator[tuple[int, dict[str, n
 
     Rigs without a camera of FPS give each step as often as it takes to make a film in real time.
     """
+    seen: dict[int, Objects] = {}
+    newest: dict[str, np.ndarray] = {}
+    repeats = FPS // max(camera.rate_hz for camera in rig.cameras)
+    for stamp, images in _in_order(_whole(bag, drive, rig, seen)):
+        newest = newest | images
+        yield from [(stamp, newest, seen.pop(stamp, None))] * repeats
+
+
+def _whole(bag: Path, drive: Drive, rig: Rig, seen: dict[int, Objects]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Stamp and images of each step, as soon as all that are due have come; objects on the way go into `seen`."""
     available = bag_topics(bag)
     names = {camera.name for camera in rig.cameras if f"/camera/{camera.name}/compressed" in available}
     topics = [f"/camera/{name}/compressed" for name in sorted(names)]
-    images: dict[int, dict[str, np.ndarray]] = {}
-    newest: dict[str, np.ndarray] = {}
-    seen: dict[int, Objects] = {}
-    waiting: list[tuple[int, dict[str, np.ndarray]]] = []
-    repeats = FPS // max(camera.rate_hz for camera in rig.cameras)
     if not topics:
         return
     extra = [topic for topic in ("/perception/objects",) if topic in available]
+    images: dict[int, dict[str, np.ndarray]] = {}
     for topic, _, msg in read_bag(bag, topics + extra):
         stamp = stamp_ns(msg.header)
-        if stamp not in drive.truth:
+        if stamp not in drive.truth or stamp not in drive.ego:
             continue
         if topic in extra:
             seen[stamp] = read_objects(msg)
@@ -91,13 +99,20 @@ def _steps(bag: Path, drive: Drive, rig: Rig) -> Iterator[tuple[int, dict[str, n
         images.setdefault(stamp, {})[topic.split("/")[2]] = read_image(msg)
         due = rig.due(stamp)
         if due is not None and names & {camera.name for camera in due.cameras} <= set(images[stamp]):
-            newest = newest | images.pop(stamp)
-            waiting.append((stamp, newest))
-            if len(waiting) > 5:  # objects of a step come a little later than its frames
-                step, frames = waiting.pop(0)
-                yield from [(step, frames, seen.pop(step, None))] * repeats
-    for step, frames in waiting:
-        yield from [(step, frames, seen.pop(step, None))] * repeats
+            yield stamp, images.pop(stamp)
+
+
+def _in_order(steps: Iterable[tuple[int, dict[str, np.ndarray]]]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """By stamp and each once, though cameras are recorded in the order of arrival; a few steps are held back for it."""
+    held: dict[int, dict[str, np.ndarray]] = {}
+    last = -1
+    for stamp, images in steps:
+        if stamp > last:
+            held[stamp] = images
+        if len(held) > HELD_STEPS:
+            last = min(held)
+            yield last, held.pop(last)
+    yield from sorted(held.items(), key=lambda item: item[0])
 
 
 def main(args: Args) -> int:

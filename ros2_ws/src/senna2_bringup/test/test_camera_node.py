@@ -1,6 +1,7 @@
 """The camera node as a process on real DDS, and what the launch file starts."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -20,6 +22,7 @@ from senna2_core.messages import read_image, stamp_ns
 from senna2_core.ros_node import output_qos
 from senna2_sim.rig import load_rig
 
+pytestmark = pytest.mark.timeout(300)  # s, with all cores busy
 LENS = """
 image_width: 640
 image_height: 360
@@ -53,7 +56,7 @@ def dots(folder: Path, count: int) -> None:
         cv2.imwrite(str(folder / f"frame{number}.png"), picture)
 
 
-def listen(domain: Domain, topics: dict[str, type], enough, timeout_s: float = 40) -> dict[str, list]:
+def listen(domain: Domain, topics: dict[str, type], enough, timeout_s: float = 100) -> dict[str, list]:
     """What is heard until `enough` holds."""
     context = Context()
     rclpy.init(args=[], context=context, domain_id=domain.id)
@@ -61,7 +64,8 @@ def listen(domain: Domain, topics: dict[str, type], enough, timeout_s: float = 4
     executor.add_node(node)
     heard: dict[str, list] = {topic: [] for topic in topics}
     for topic, kind in topics.items():
-        node.create_subscription(kind, topic, heard[topic].append, output_qos())
+        qos = 10 if kind is DiagnosticArray else output_qos()
+        node.create_subscription(kind, topic, heard[topic].append, qos)
     deadline = time.monotonic() + timeout_s
     while not enough(heard) and time.monotonic() < deadline:
         executor.spin_once(timeout_sec=0.05)
@@ -70,18 +74,29 @@ def listen(domain: Domain, topics: dict[str, type], enough, timeout_s: float = 4
     return heard
 
 
+def said_until(node: subprocess.Popen, word: str) -> str:
+    """What the node logs, up to the line with the word."""
+    lines: list[str] = []
+    for line in node.stderr:
+        lines.append(line)
+        if word in line:
+            return "".join(lines)
+    pytest.fail(f"the node ended without {word!r}: {''.join(lines)}")
+
+
 def test_a_folder_becomes_stamped_pinhole_frames_and_its_end_ends_the_node(domain, tmp_path):
     dots(tmp_path, 5)
     (tmp_path / "frame2a.png").write_bytes(b"not a picture")
     (tmp_path / "lens.yaml").write_text(LENS)
     (process,) = real_cameras({"front": str(tmp_path)}, calibrations={"front": str(tmp_path / "lens.yaml")})
     node = start(domain, *process.command[process.command.index("--ros-args") + 1 :])
-    topics = {"/camera/front/compressed": CompressedImage, "/camera/front/camera_info": CameraInfo}
+    topics = {"/camera/front/camera_info": CameraInfo, "/camera/front/compressed": CompressedImage}
     heard = listen(domain, topics, lambda heard: min(map(len, heard.values())) >= 5)
-    frames, infos = heard.values()
-    said, errors = node.communicate(timeout=60)
+    infos, frames = heard.values()
+    _, errors = node.communicate(timeout=100)
     assert node.returncode == 0, errors
-    assert "frame2a.png" in said + errors and "no more frames, 5 were published" in said + errors
+    assert len(frames) == 5, errors
+    assert "frame2a.png" in errors and "no more frames, 5 were published" in errors
     stamps = [stamp_ns(frame.header) for frame in frames]
     assert stamps == [stamp_ns(info.header) for info in infos] and {frame.header.frame_id for frame in frames} == {
         "front"
@@ -98,16 +113,54 @@ def test_a_folder_becomes_stamped_pinhole_frames_and_its_end_ends_the_node(domai
         np.testing.assert_allclose(centre / weight.sum(), (intrinsics @ TARGET)[:2], atol=0.3)
 
 
-def test_raw_frames_come_on_image_raw(domain, tmp_path):
+def test_a_source_that_ends_waits_for_a_listener_and_says_so_once(domain, tmp_path):
+    dots(tmp_path, 3)
+    node = start(domain, "-p", f"source:='{tmp_path}'", "-p", "rate_hz:=20.0")
+    said = said_until(node, "waits until somebody listens to /camera/front/compressed")
+    time.sleep(1.0)  # the whole folder takes 0.15 s
+    began_ns = time.time_ns()
+    heard = listen(domain, {"/camera/front/compressed": CompressedImage}, lambda heard: len(*heard.values()) >= 3)
+    _, rest = node.communicate(timeout=100)
+    assert node.returncode == 0 and "no more frames, 3 were published" in rest, rest
+    assert "waits until" not in rest and "published" not in said
+    (frames,) = heard.values()
+    assert [round(float(np.median(read_image(frame))) / 10) for frame in frames] == [0, 1, 2]
+    assert stamp_ns(frames[0].header) > began_ns - 50_000_000  # stamped when they went, not when they were read
+
+
+def test_asked_to_stop_while_it_waits_the_node_ends_well(domain, tmp_path):
     dots(tmp_path, 1)
-    node = start(
-        domain, "-p", f"source:='{tmp_path}'", "-p", "loop:=true", "-p", "raw_images:=true", "-p", "camera:=rear"
-    )
+    node = start(domain, "-p", f"source:='{tmp_path}'")
+    said_until(node, "waits until somebody listens")
+    node.send_signal(signal.SIGINT)
+    _, errors = node.communicate(timeout=100)
+    assert node.returncode == 0 and not errors, errors
+
+
+def test_raw_frames_come_on_image_raw(domain, tmp_path):
+    dots(tmp_path, 2)
+    node = start(domain, "-p", f"source:='{tmp_path}'", "-p", "raw_images:=true", "-p", "camera:=rear")
     heard = listen(domain, {"/camera/rear/image_raw": Image}, lambda heard: len(heard["/camera/rear/image_raw"]) >= 2)
-    node.terminate()
-    node.communicate(timeout=60)
-    assert node.returncode == 0
+    _, errors = node.communicate(timeout=100)
+    assert node.returncode == 0, errors
+    levels = [round(float(np.median(read_image(frame))) / 10) for frame in heard["/camera/rear/image_raw"]]
+    assert levels == [0, 1], errors
     assert read_image(heard["/camera/rear/image_raw"][1]).shape == (180, 320, 3)
+
+
+def test_a_source_that_starts_again_waits_for_nobody(domain, tmp_path):
+    dots(tmp_path, 2)
+    node = start(domain, "-p", f"source:='{tmp_path}'", "-p", "loop:=true", "-p", "rate_hz:=20.0")
+    heard = listen(domain, {"/diagnostics": DiagnosticArray}, lambda heard: published(heard["/diagnostics"]) > 2)
+    node.terminate()
+    _, errors = node.communicate(timeout=100)
+    assert published(heard["/diagnostics"]) > 2 and node.returncode == 0 and "waits until" not in errors, errors
+
+
+def published(heard: list[DiagnosticArray]) -> int:
+    """Frames, as the node's diagnostics count them."""
+    counts = [int(value.value) for msg in heard for value in msg.status[0].values if value.key == "frames"]
+    return max(counts, default=0)
 
 
 def test_what_cannot_work_ends_the_node_with_one_line_that_says_why(domain, tmp_path):

@@ -14,21 +14,35 @@ import cv2
 import numpy as np
 import pytest
 import rclpy
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from nav_msgs.msg import Odometry
 from rclpy.context import Context
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
-from senna2_msgs.msg import NavigationCommand, SceneTokens, SimEvent
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from senna2_msgs.msg import GroundTruth, NavigationCommand, SceneTokens, SimEvent, Trajectory
 from senna2_msgs.srv import LoadClip, Reset
 from sensor_msgs.msg import CompressedImage, Image
 
 from senna2_bringup.domain import Domain, remove_orphans
 from senna2_core.actions import DirectionAction
-from senna2_core.messages import fill_image, fill_jpeg, fill_navigation, fill_odometry, read_image, stamp_ns
+from senna2_core.bags import bag_topics
+from senna2_core.messages import (
+    fill_image,
+    fill_jpeg,
+    fill_navigation,
+    fill_odometry,
+    fill_trajectory,
+    read_image,
+    stamp_ns,
+)
 from senna2_core.objects import EgoState, Navigation
 from senna2_core.ros_node import output_qos
 from senna2_sim.rig import load_rig
 
+pytestmark = pytest.mark.timeout(300)  # s, with all cores busy
 S = 1_000_000_000
 CAMERAS = load_rig("small").cameras
 
@@ -44,8 +58,16 @@ class Bench:
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._processes: list[subprocess.Popen] = []
+        self._more: list[Node] = []
         self.diagnostics: dict[str, list[DiagnosticStatus]] = {}
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
+
+    def add(self, name: str) -> Node:
+        """Another node of ours, in simulated time."""
+        sim_time = Parameter("use_sim_time", value=True)
+        self._more.append(rclpy.create_node(name, context=self._context, parameter_overrides=[sim_time]))
+        self._executor.add_node(self._more[-1])
+        return self._more[-1]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -59,7 +81,7 @@ class Bench:
         self._processes.append(subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True))
         return self._processes[-1]
 
-    def until(self, condition, timeout_s: float = 40):
+    def until(self, condition, timeout_s: float = 100):
         """Spin until the condition holds; its value."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -89,7 +111,8 @@ class Bench:
                 process.communicate(timeout=5)
             process.kill()
             process.communicate()
-        self.node.destroy_node()
+        for node in (self.node, *self._more):
+            node.destroy_node()
         rclpy.try_shutdown(context=self._context)
         self._domain.release()
 
@@ -199,6 +222,72 @@ def test_simulator_starts_again_and_loads_clips_on_request(bench):
     bench.until(lambda: len(events) == 6)
     facts = json.loads(events[5].text)
     assert (facts["clip"], facts["seed"], facts["duration_s"], facts["end"]) == ("curve", 2, 0.3, "time")
+
+
+def test_simulator_begins_when_the_awaited_node_itself_listens(bench):
+    events: list[SimEvent] = []
+    bench.node.create_subscription(SimEvent, "/sim/events", events.append, output_qos())
+    awaited = bench.add("recorder")  # has use_sim_time, so rclpy listens to /clock in its name
+    options = ("driver:=expert", "clip:=empty_road", "max_duration_s:=0.2", "wait_for_nodes:=['recorder']")
+    bench.start("senna2_sim.node", *(word for option in options for word in ("-p", option)))
+    bench.until(lambda: len(bench.diagnostics.get("sim", [])) >= 3)
+    assert not events
+    stamps: list[int] = []
+    awaited.create_subscription(Odometry, "/ego/odometry", lambda msg: stamps.append(stamp_ns(msg.header)), 50)
+    bench.until(lambda: [e.kind for e in events] == [SimEvent.RESET, SimEvent.END])
+    bench.until(lambda: stamps == [S, S + S // 10, S + 2 * S // 10])
+
+
+def test_lockstep_ends_with_the_plan_for_the_last_step(bench):
+    events: list[SimEvent] = []
+    stamps: list[int] = []
+    bench.node.create_subscription(SimEvent, "/sim/events", events.append, output_qos())
+    heard = lambda msg: stamps.append(stamp_ns(msg.header))  # noqa: E731
+    bench.node.create_subscription(Odometry, "/ego/odometry", heard, output_qos())
+    plans = bench.node.create_publisher(Trajectory, "/planner/trajectory", output_qos())
+    plan = np.column_stack([0.5 * np.arange(1, 41), np.zeros(40), np.zeros(40)])
+    options = ("driver:=senna2", "clip:=empty_road", "max_duration_s:=0.2")
+    bench.start("senna2_sim.node", *(word for option in options for word in ("-p", option)))
+    for step in range(3):
+        bench.until(lambda step=step: len(stamps) > step)
+        assert stamps[step] == S + step * S // 10
+        before = len(bench.diagnostics.get("sim", []))
+        bench.until(lambda before=before: len(bench.diagnostics.get("sim", [])) > before + 1)
+        assert len(stamps) == step + 1 and [e.kind for e in events] == [SimEvent.RESET]
+        plans.publish(fill_trajectory(Trajectory(), stamps[step], plan))
+    bench.until(lambda: [e.kind for e in events] == [SimEvent.RESET, SimEvent.END])
+    assert stamp_ns(events[1].header) == stamps[2] and len(stamps) == 3
+
+
+def test_the_recorder_writes_all_and_names_what_it_did_not_hear(bench, tmp_path):
+    def publisher(kind, topic):
+        return bench.node.create_publisher(kind, topic, output_qos())
+
+    odometry, events = publisher(Odometry, "/ego/odometry"), publisher(SimEvent, "/sim/events")
+    navigation, truth = publisher(NavigationCommand, "/ego/navigation"), publisher(GroundTruth, "/sim/ground_truth")
+    plans = publisher(Trajectory, "/planner/trajectory")
+    node = bench.start("senna2_bringup.recorder", "-p", f"bag:={tmp_path / 'bag'}", "-p", "mode:=lockstep")
+    bench.until(odometry.get_subscription_count)
+    facts = {"rig": "small", "mode": "lockstep", "driver": "expert"}
+    for step in range(3):
+        stamp = Time(sec=1, nanosec=step * S // 10)
+        for each in (odometry, navigation, plans) + ((truth,) if step != 1 else ()):
+            msg = each.msg_type()
+            msg.header.stamp = stamp
+            each.publish(msg)
+        if step != 1:
+            event = SimEvent(kind=SimEvent.RESET if step == 0 else SimEvent.END, text=json.dumps(facts))
+            event.header.stamp = stamp
+            events.publish(event)
+    assert all(each.wait_for_all_acked(Duration(seconds=20)) for each in (odometry, navigation, plans, truth, events))
+    node.send_signal(signal.SIGINT)
+    _, errors = node.communicate(timeout=60)
+    assert node.returncode == 0
+    assert "without /sim/ground_truth of 1.1 s; /camera/front/compressed of 1.0, 1.1, 1.2 s;" in errors, errors
+    assert "odometry" not in errors and "navigation" not in errors and "trajectory" not in errors, errors
+    counts = {topic: seen[1] for topic, seen in bag_topics(tmp_path / "bag").items() if topic != "/diagnostics"}
+    whole = dict.fromkeys(("/ego/odometry", "/ego/navigation", "/planner/trajectory"), 3)
+    assert counts == whole | {"/sim/ground_truth": 2, "/sim/events": 2}
 
 
 def test_a_film_can_be_the_camera(bench, tmp_path):

@@ -64,6 +64,30 @@ def test_a_process_that_ignores_signals_is_killed_in_time():
     assert culprit.name == "bad" and 2 < took < 5
 
 
+WRITES_ON = """
+import signal, sys, time
+signal.signal(2, lambda *_: time.sleep(1) or sys.exit(0))
+signal.signal(15, signal.SIG_IGN)
+print("up")
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("starves", "code"), [(False, -signal.SIGKILL), (True, 0)])
+def test_a_recorder_that_waits_for_a_processor_may_finish_its_bag(monkeypatch, starves, code):
+    monkeypatch.setattr("senna2_bringup.supervisor.GRACE_S", 0.3)
+    monkeypatch.setattr("senna2_bringup.supervisor.STARVED_S", 60.0)
+    monkeypatch.setattr("senna2_bringup.supervisor.waited_for_cpu_s", lambda _: time.monotonic() if starves else 0.0)
+    lines: list[str] = []
+    recorder = Script(name="recorder", code=WRITES_ON, is_recorder=True)
+    with Supervisor((recorder,), lambda _, text: lines.append(text)) as supervisor:
+        deadline = time.monotonic() + 20
+        while not lines and time.monotonic() < deadline:
+            supervisor.poll()
+        supervisor.stop()
+        assert supervisor.children["recorder"].popen.poll() == code
+
+
 def test_the_last_line_without_newline_is_forwarded():
     _, lines, _ = run(Script(name="bad", code="import sys; sys.stdout.write('no newline'); sys.exit(1)"))
     assert lines == [("bad", "no newline")]

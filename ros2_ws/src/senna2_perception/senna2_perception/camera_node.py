@@ -3,17 +3,21 @@
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
+from rclpy.duration import Duration
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from senna2_core.messages import fill_camera_info, fill_image, fill_jpeg
 from senna2_core.node_config import NodeConfig
 from senna2_core.ros_node import Finished, Health, NodeError, load_config, output_qos, run_node
-from senna2_perception.camera_source import View, grid_stamp_ns, open_source
+from senna2_perception.camera_source import DeviceSource, Frame, View, grid_stamp_ns, open_source
 from senna2_perception.pinhole import pinhole_matrix, read_calibration, turn
+
+QUIET_S = 1.0  # waiting for a listener is not worth a word before
+LAST_FRAMES_S = 2.0  # at most, until the listeners have them
 
 
 def _knob(default: Any, description: str) -> Any:
@@ -48,7 +52,10 @@ class CameraNodeConfig(NodeConfig):
 
 
 class CameraNode(Node):
-    """Publishes a frame per period, undistorted. A frame that cannot be read is refused, counted and reported."""
+    """Publishes a frame per period, undistorted. A frame that cannot be read is refused, counted and reported.
+
+    A source that ends holds its first frame until somebody listens, and is over when the listeners have the last one.
+    """
 
     def __init__(self) -> None:
         super().__init__("camera")
@@ -63,30 +70,58 @@ class CameraNode(Node):
         self._images = self.create_publisher(kind, f"camera/{config.camera}/{suffix}", output_qos())
         self._info = self.create_publisher(CameraInfo, f"camera/{config.camera}/camera_info", output_qos())
         self._period_ns, self._last_ns, self._frames = round(1e9 / config.rate_hz), 0, 0
+        self._ends = not (config.loop or isinstance(self._source, DeviceSource))
+        self._held: Frame | None = None  # read, but not published yet
+        self._held_ticks = 0
         time.sleep((-self.get_clock().now().nanoseconds % self._period_ns) * 1e-9)  # all cameras tick together
         self._timer = self.create_timer(1.0 / config.rate_hz, self._tick)
 
     def _tick(self) -> None:
+        if self._held is None:
+            self._held = self._next()
+        if self._held is not None and self._heard():
+            self._publish(self._held)
+            self._held = None
+
+    def _next(self) -> Frame | None:
+        """The source's next frame as the rig's camera sees it; None: it was refused."""
         try:
             frame = self._source.read()
         except ValueError as error:
             self.health.refuse(f"frame refused: {error}")
-            return
+            return None
         if frame is None:
-            if not self._frames:
-                raise NodeError(f"{self._config.source}: no frame of it could be read")
-            self.get_logger().info(f"{self._config.source}: no more frames, {self._frames} were published")
-            raise Finished
+            self._end()
         with self.health.timing("undistort"):
-            image = self._view.show(frame.image)
+            return frame._replace(image=self._view.show(frame.image))
+
+    def _heard(self) -> bool:
+        """Whether the frame may go: the first one of a source that ends waits for a listener."""
+        if self._frames or not self._ends or self._images.get_subscription_count():
+            return True
+        self._held_ticks += 1
+        if self._held_ticks == max(round(QUIET_S * self._config.rate_hz), 1):
+            self.get_logger().info(f"{self._config.source}: waits until somebody listens to {self._images.topic_name}")
+        return False
+
+    def _publish(self, frame: Frame) -> None:
         taken_ns = self.get_clock().now().nanoseconds - round(frame.age_s * 1e9)
         self._last_ns = stamp = grid_stamp_ns(taken_ns, self._period_ns, self._last_ns)
         name, view = self._config.camera, self._view
-        self._images.publish(self._fill(self._images.msg_type(), stamp, name, image))
+        self._images.publish(self._fill(self._images.msg_type(), stamp, name, frame.image))
         self._info.publish(fill_camera_info(CameraInfo(), stamp, name, view.width, view.height, view.intrinsics))
         self.health.count("frames")
         self.health.values["unseen"] = f"{view.unseen:.3f}"
         self._frames += 1
+
+    def _end(self) -> NoReturn:
+        if not self._frames:
+            raise NodeError(f"{self._config.source}: no frame of it could be read")
+        until_s = time.monotonic() + LAST_FRAMES_S
+        for publisher in (self._images, self._info):
+            publisher.wait_for_all_acked(Duration(seconds=max(until_s - time.monotonic(), 0.0)))
+        self.get_logger().info(f"{self._config.source}: no more frames, {self._frames} were published")
+        raise Finished
 
     def close(self) -> None:
         """Release the device."""

@@ -20,7 +20,7 @@ class SimNodeConfig(NodeConfig):
     effects: str = "none"  # what the cameras add: none, mild, harsh, or path of a .json
     max_duration_s: float = 0.0  # ends clips early; 0: as long as the clip
     exit_at_end: bool = False
-    wait_for_nodes: tuple[str, ...] = ()  # nodes that must listen to /clock before the first step
+    wait_for_nodes: tuple[str, ...] = ()  # nodes that must listen to ego/odometry before the first step
     start_timeout_s: float = 60.0  # until the first plan of an episode
     step_timeout_s: float = 5.0  # until any later plan
 

@@ -97,7 +97,10 @@ class SimNode(Node):
         else:
             self.health.add_duration("wait_for_plan", time.monotonic() - self._asked_s)
         if self._config.mode == "lockstep" and stamp == self._world.stamp_ns:
-            self._step()
+            if self._world.done:
+                self._end()
+            else:
+                self._step()
 
     def _step(self) -> None:
         if self._config.mode == "realtime":
@@ -108,13 +111,18 @@ class SimNode(Node):
         self._publish_step()
         if collision:
             self._event(SimEvent.COLLISION, f"with agent {self._world.collision_agent}")
-        if self._world.done:
-            self._state = "ended"
-            self._event(SimEvent.END, json.dumps(self._facts()))
-            if self._config.exit_at_end:
-                self.health.publish()
-                self._send.wait_until_heard()
-                raise Finished
+        if self._config.mode == "lockstep":  # the last step has a plan, too: it ends the episode
+            self._send.keep_together()
+        elif self._world.done:
+            self._end()
+
+    def _end(self) -> None:
+        self._state = "ended"
+        self._event(SimEvent.END, json.dumps(self._facts()))
+        if self._config.exit_at_end:
+            self.health.publish()
+            self._send.wait_until_heard()
+            raise Finished
 
     def _check_timeout(self) -> None:
         waited_s = time.monotonic() - self._asked_s

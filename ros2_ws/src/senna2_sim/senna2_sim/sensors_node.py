@@ -1,8 +1,11 @@
 """Publishers of everything that the simulator says about one step."""
 
+import time
+
 import numpy as np
 from builtin_interfaces.msg import Time
 from nav_msgs.msg import Odometry
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from senna2_msgs.msg import GroundTruth as GroundTruthMsg
@@ -27,14 +30,18 @@ from senna2_core.objects import EgoState, MapElements, Navigation
 from senna2_core.ros_node import output_qos
 from senna2_sim.rig import Rig
 
+DEPTH = 50  # messages of a topic that are kept for slow and late readers
+HEARD_S = 1.0  # at most, until all readers have what was sent
+
 
 class SensorPublishers:
     """The simulator's topics. Raw images are sent only while somebody listens."""
 
     def __init__(self, node: Node, rig: Rig):
         def publisher(kind: type, topic: str):  # type: ignore[no-untyped-def]
-            return node.create_publisher(kind, topic, output_qos())
+            return node.create_publisher(kind, topic, output_qos(DEPTH))
 
+        self._node, self._steps = node, 0
         self._cameras = {camera.name: camera for camera in rig.cameras}
         self._clock = publisher(Clock, "/clock")
         self._odometry = publisher(Odometry, "ego/odometry")
@@ -78,8 +85,14 @@ class SensorPublishers:
         self._truth.publish(fill_ground_truth(GroundTruthMsg(), truth))
         self._markers.publish(agents_marker(stamp_ns, ego, truth.agents))
 
-    def wait_until_heard(self) -> None:
-        """Until every reader has the last messages, at most one second."""
-        from rclpy.duration import Duration
+    def keep_together(self) -> None:
+        """Call after each step, where nothing may be lost: no reader falls so far behind that a message is dropped."""
+        self._steps += 1
+        if self._steps % (DEPTH // 2) == 0:
+            self.wait_until_heard()
 
-        self._events.wait_for_all_acked(Duration(seconds=1.0))
+    def wait_until_heard(self) -> None:
+        """Until every reader has every message of the node, at most HEARD_S."""
+        until_s = time.monotonic() + HEARD_S
+        for publisher in self._node.publishers:
+            publisher.wait_for_all_acked(Duration(seconds=max(until_s - time.monotonic(), 0.0)))

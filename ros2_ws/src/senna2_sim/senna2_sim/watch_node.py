@@ -26,8 +26,11 @@ class StackWatch:
             node.create_subscription(kind, topic, partial(self._heard, name), output_qos(), raw=True)
 
     def missing_node(self) -> str | None:
-        """The first awaited node that does not listen to /clock yet."""
-        listening = {info.node_name for info in self._node.get_subscriptions_info_by_topic("/clock")}
+        """The first awaited node that does not listen to the ego's odometry yet.
+
+        Not to /clock: rclpy listens to that for a node with use_sim_time, long before its own subscriptions are there.
+        """
+        listening = {info.node_name for info in self._node.get_subscriptions_info_by_topic("ego/odometry")}
         return next((name for name in self._wait_for_nodes if name not in listening), None)
 
     def late_node(self, stamp_ns: int) -> str:
