@@ -54,6 +54,7 @@ def save_progress(
 
 HARMLESS = {  # may differ when a run goes on
     "resume", "threads", "workers", "out", "run", "bags", "start", "vlm", "closed_loop_rig", "closed_loop_workers",
+    "bag_bytes",  # is looked at more closely
 }  # fmt: skip
 
 
@@ -62,8 +63,10 @@ def load_progress(
 ) -> tuple[int, float]:
     """Continue what `save_progress` wrote: step to do next, best validation so far. (0, inf) where nothing is.
 
+    Args:
+        args: settings, JSON-ready; among them steps, the folder bags and its bag_bytes (`training.data.bag_bytes`).
     Raises:
-        ValueError: the run there was started with other settings.
+        ValueError: the run there was started with other settings, or it is not at its end and the bags have changed.
     """
     if not (folder / "config.json").exists():
         return 0, math.inf
@@ -73,6 +76,16 @@ def load_progress(
     if changed:
         was = {k: config["args"].get(k) for k in changed}
         raise ValueError(f"{folder}: this run was started with {was}; use the same settings, or leave --resume out")
+    then, now = config["args"].get("bag_bytes"), args["bag_bytes"]  # None: progress from before it was noted
+    if then not in (None, now) and config["step"] < args["steps"]:
+        both = then.keys() & now.keys()
+        other = {name for name in both if then[name] != now[name]}
+        found = {"new": now.keys() - both, "gone": then.keys() - both, "changed": other}
+        told = ", ".join(f"{len(names)} {what} (e.g. {min(names)})" for what, names in found.items() if names)
+        raise ValueError(
+            f"{args['bags']}: its bags are not those that {folder} was begun with: {told}; put these back, or leave "
+            "--resume out to begin anew"
+        )
     model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():

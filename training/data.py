@@ -54,6 +54,12 @@ def find_bags(folder: str | Path, split: Literal["training", "validation"]) -> l
     return bags
 
 
+def bag_bytes(folder: str | Path) -> dict[str, int]:
+    """Name -> size of the data of every bag in a folder, so that a change is noticed."""
+    bags = sorted(file.parent for file in Path(folder).glob("*/metadata.yaml"))
+    return {bag.name: sum(file.stat().st_size for file in bag.glob("*.mcap")) for bag in bags}
+
+
 @dataclass
 class Drive:
     """One bag: everything that was there at each of T steps. It can be pickled: other processes open the file anew."""
@@ -261,8 +267,7 @@ if __name__ == "__main__":
     import tyro
 
     from training import loading
+    from training.command import as_command
 
-    try:
+    with as_command():
         loading.main(tyro.cli(loading.Args))
-    except ValueError as error:
-        sys.exit(f"error: {error}")

@@ -27,11 +27,11 @@ def decide_along(vlm: DecisionModel, drive: Drive, period_s: float) -> Decided:
     }
 
 
-def front(vlm: DecisionModel, drive: Drive, step: int) -> np.ndarray:
-    """What the VLM sees at a step of a drive, as when driving: the front frame, or the one before and it."""
+def front(vlm: DecisionModel, drive: Drive, step: int, camera: str = "front") -> np.ndarray:
+    """What the VLM sees at a step of a drive, as when driving: the frame, or the one of a lag before and it."""
     lag = round(vlm.parts.frame_lag_s / DT_S)
-    image = drive.image("front", step)
-    return np.stack([drive.image("front", step - lag), image]) if 0 < lag <= step else image
+    image = drive.image(camera, step)
+    return np.stack([drive.image(camera, step - lag), image]) if 0 < lag <= step else image
 
 
 def all_decisions(

@@ -1,7 +1,6 @@
 """Evaluation: `python -m training.evaluate closed-loop --driver senna2`, `... compare runs/evaluation/*`,
 `... open-loop --models senna2=models/small-s1`, `... consistency --models senna2=models/small-s1`."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ import tyro
 
 from training.closed_loop import ClosedLoop
 from training.closed_loop import main as closed_loop
+from training.command import as_command
 from training.open_loop import Consistency, OpenLoop
 from training.open_loop import main as open_loop
 from training.tables import compare
@@ -45,7 +45,5 @@ def main(command: Any) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with as_command():
         main(tyro.cli(Command, prog="python -m training.evaluate", description=__doc__))  # type: ignore[call-overload]
-    except ValueError as error:
-        sys.exit(f"error: {error}")

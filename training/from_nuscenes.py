@@ -9,7 +9,6 @@ import json
 import multiprocessing
 import shutil
 import signal
-import sys
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ import tyro
 
 from senna2_core.objects import MapElements, MapKind
 from senna2_sim.rig import load_rig
+from training.command import as_command
 from training.data import VALIDATION_SEEDS
 from training.driven_route import route_of
 from training.nuscenes_bag import Pictures, write_stretch
@@ -198,16 +198,11 @@ def main(args: Args) -> dict[str, Any]:
 
     def finish(some: bool) -> None:
         for done in wait(running, return_when=FIRST_COMPLETED if some else "ALL_COMPLETED").done:
-            name = running.pop(done)
             try:
-                note(name, done.result())
-            except BrokenProcessPool as error:
-                raise ValueError(
-                    f"{name}: a worker process was killed, perhaps for want of memory; the same command goes on from "
-                    "there, perhaps with fewer --workers"
-                ) from error
+                note(running[done], done.result())
             except (ValueError, OSError) as error:
-                broken(name, error)
+                broken(running[done], error)
+            del running[done]
 
     try:
         for name in todo:
@@ -223,6 +218,11 @@ def main(args: Args) -> dict[str, Any]:
                 continue
             running[pool.submit(convert, *prepared, args)] = name
         finish(some=False)
+    except BrokenProcessPool as error:
+        raise ValueError(
+            f"{args.out}: a worker process was killed, perhaps for want of memory; lost: "
+            f"{', '.join(sorted(running.values()))}; the same command goes on from there, perhaps with fewer --workers"
+        ) from error
     except KeyboardInterrupt:
         print("stopped; the same command goes on from there")
         raise SystemExit(130) from None
@@ -240,7 +240,5 @@ def main(args: Args) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    try:
+    with as_command():
         main(tyro.cli(Args))
-    except ValueError as error:
-        sys.exit(f"error: {error}")

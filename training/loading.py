@@ -37,6 +37,7 @@ def in_background(
         ahead: batches that each worker makes before they are asked for.
     Raises:
         What make raises, with the worker's traceback in its text.
+        RuntimeError: a worker was killed (`training.command.as_command` tells so in one line).
     """
     if workers < 0 or ahead < 1:
         raise ValueError(f"in_background: got {workers} workers, {ahead} batches ahead; wanted at least 0 and 1")

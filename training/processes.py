@@ -6,13 +6,14 @@ One process alone needs no launcher.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
 
+Batch = TypeVar("Batch", np.ndarray, list[Any])
 T = TypeVar("T")
 
 
@@ -22,31 +23,34 @@ def join(device: str) -> tuple[PartialState, str]:
     return state, device if state.num_processes == 1 else str(state.device)
 
 
-def own_parts(batch: Sequence[T], most: int, state: PartialState) -> list[Sequence[T]]:
-    """This process's share of the batch in parts of `most` elements at most (gradients are accumulated over parts).
-
-    Raises:
-        ValueError: fewer elements than processes.
-    """
-    if len(batch) < state.num_processes:
-        raise ValueError(f"batch: {len(batch)} for {state.num_processes} processes, wanted at least one for each")
-    own = batch[state.process_index :: state.num_processes]
-    return [own[start : start + most] for start in range(0, len(own), most)]
-
-
-def shares(batch: np.ndarray, most: int, state: PartialState) -> list[tuple[int, np.ndarray]]:
-    """The batch in numbered parts of `most` elements at most; those of this process.
+def own_parts(batch: Batch, most: int, state: PartialState) -> list[tuple[int, Batch]]:
+    """The batch in numbered parts of `most` elements at most; those of this process. Gradients add up over parts.
 
     The parts do not depend on how many processes there are: a loss that is a mean over each part, and over the parts,
     is the same for one and for many. ValueError: fewer parts than processes.
     """
-    parts = [batch[start : start + most] for start in range(0, len(batch), most)]
+    parts: list[Batch] = [batch[start : start + most] for start in range(0, len(batch), most)]
     if len(parts) < state.num_processes:
         raise ValueError(
             f"batch: {len(parts)} parts of {most} for {state.num_processes} processes, wanted at least one for each; "
             "use a smaller --micro-batch"
         )
     return list(enumerate(parts))[state.process_index :: state.num_processes]
+
+
+def own_share(work: Sequence[T]) -> Sequence[T]:
+    """Every n-th piece of work where n processes train as one."""
+    return work[torch.distributed.get_rank() :: torch.distributed.get_world_size()] if _several() else work
+
+
+def wait_for_all() -> None:
+    """Go on when every process is here."""
+    if _several():
+        torch.distributed.barrier()
+
+
+def _several() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def add_up(value: torch.Tensor) -> torch.Tensor:

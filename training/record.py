@@ -10,6 +10,7 @@ import shutil
 import signal
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -39,6 +40,7 @@ from senna2_sim.scenarios.digest import clip_hash
 from senna2_sim.scenarios.lists import load_list
 from senna2_sim.world.types import GENERATOR_VERSION
 from senna2_sim.world.world import Disturbance, World
+from training.command import as_command
 from training.driver import Driver, through_jpeg
 from training.workers import quiet_threads
 
@@ -385,7 +387,7 @@ def _ignore_interrupt() -> None:
 
 
 def main(args: Args) -> dict[str, Any]:
-    """Record what is missing; returns the manifest."""
+    """Record what is missing; returns the manifest. ValueError: bad settings, or a worker process was killed."""
     from tqdm import tqdm
 
     quiet_threads()
@@ -408,6 +410,12 @@ def main(args: Args) -> dict[str, Any]:
                     f"{running[done].name}: went wrong "
                     f"(collided {row['collided']}, lost {row['lost']}, off road {row['off_road']}); no bag"
                 )
+    except BrokenProcessPool as error:
+        lost = ", ".join(sorted(folder.name for folder in (args.out / ".partial").glob("*")))
+        raise ValueError(
+            f"{args.out}: a worker process was killed, perhaps for want of memory; lost: {lost or 'nothing'}; the same "
+            "command goes on from there, perhaps with fewer --workers"
+        ) from error
     except KeyboardInterrupt:
         print("stopped; the same command goes on from there")
         raise SystemExit(130) from None
@@ -421,4 +429,5 @@ def main(args: Args) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    with as_command():
+        main(tyro.cli(Args))

@@ -35,6 +35,7 @@ from senna2_sim.rig import check_rig, load_rig
 from senna2_sim.scenarios import FAMILIES
 from training.closed_loop import ClosedLoop
 from training.closed_loop import main as closed_loop
+from training.command import as_command
 from training.common import (
     command_line,
     cosine,
@@ -44,11 +45,11 @@ from training.common import (
     seed_everything,
     step_generator,
 )
-from training.data import VALIDATION_SEEDS, Drive, Target, balanced, drawn, find_bags, load_drives
+from training.data import VALIDATION_SEEDS, Drive, Target, bag_bytes, balanced, drawn, find_bags, load_drives
 from training.decisions import Decided, all_decisions, pick
 from training.metrics import open_loop
 from training.presets import from_command_line
-from training.processes import add_up, add_up_gradients, join, shares
+from training.processes import add_up, add_up_gradients, join, own_parts
 from training.scenes import stride
 from training.selection import choose
 from training.stage1_e2e import actions, all_targets, save
@@ -195,6 +196,8 @@ def main(args: Args) -> float:
     if args.closed_loop_every:
         check_driving(args)
     seed_everything(args.seed, args.threads)
+    settings = json.loads(json.dumps(dataclasses.asdict(args), default=str))
+    settings |= {"bag_bytes": bag_bytes(args.bags), "steps": args.steps * (3 if args.from_scratch else 1)}
     state, device = join(args.device)
     config, weights, _ = load_checkpoint(args.start / "perception", module="perception", stages=("1b",))
     perception = PerceptionNetwork(from_dict(PerceptionConfig, config, f"{args.start}/perception"))
@@ -238,11 +241,10 @@ def main(args: Args) -> float:
         )
         model["adapter"] = DecisionAdapter(adapter_config)
     model.to(device)
-    steps = args.steps * (3 if args.from_scratch else 1)
+    steps = settings["steps"]
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=args.lr, betas=args.betas, eps=args.eps, weight_decay=args.weight_decay
     )
-    settings = json.loads(json.dumps(dataclasses.asdict(args), default=str))
     progress = args.run / args.variant / f"seed{args.seed}"
     first, best, ade = 0, math.inf, math.inf
     if args.resume:
@@ -263,7 +265,7 @@ def main(args: Args) -> float:
             optimizer.zero_grad()
             chosen = drawn(chances, args.batch, args.seed, step)
             total = torch.zeros((), device=device)
-            for number, part in shares(chosen, args.micro_batch, state):
+            for number, part in own_parts(chosen, args.micro_batch, state):
                 generator = step_generator(args.seed, step, number)
                 draw = torch.randint(len(args.latencies_s), (len(part),), generator=generator).numpy()
                 scene, truth, speed, *said = training.batch(part, np.array(args.latencies_s)[draw], device)
@@ -372,4 +374,5 @@ def validate(model: torch.nn.ModuleDict, samples: Samples, latency_s: float, dev
 
 
 if __name__ == "__main__":
-    main(from_command_line({"small": SMALL, "full": FULL}))
+    with as_command():
+        main(from_command_line({"small": SMALL, "full": FULL}))

@@ -33,6 +33,7 @@ from senna2_planner.config import FULL_PLANNER, PlannerConfig
 from senna2_planner.planner import make_planner
 from senna2_planner.residual import ResidualPlanner
 from senna2_sim.rig import Rig, load_rig
+from training.command import as_command
 from training.common import (
     command_line,
     cosine,
@@ -42,11 +43,11 @@ from training.common import (
     seed_everything,
     step_generator,
 )
-from training.data import Drive, Target, balanced, drawn, find_bags, load_drives, sequence_starts
+from training.data import Drive, Target, bag_bytes, balanced, drawn, find_bags, load_drives, sequence_starts
 from training.loading import in_background
 from training.metrics import open_loop
 from training.presets import from_command_line
-from training.processes import add_up, add_up_gradients, join, shares
+from training.processes import add_up, add_up_gradients, join, own_parts
 from training.scenes import SceneBatch, SceneTraining, augment, make_batch, stride
 
 
@@ -102,6 +103,8 @@ FULL = Args(  # Senna-2 A.1: batch, steps, learning rate, weight decay, AdamW; t
 def main(args: Args) -> float:
     """Train; returns the last validation ADE, m."""
     seed_everything(args.seed, args.threads)
+    settings = json.loads(json.dumps(dataclasses.asdict(args), default=str))
+    settings |= {"bag_bytes": bag_bytes(args.bags)}
     state, device = join(args.device)
     rig = load_rig(args.rig)
     drives = load_drives(find_bags(args.bags, "training"), "training bags")
@@ -124,12 +127,11 @@ def main(args: Args) -> float:
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=args.lr, betas=args.betas, eps=args.eps, weight_decay=args.weight_decay
     )
-    settings = json.loads(json.dumps(dataclasses.asdict(args), default=str))
     first, ade = 0, math.inf
     if args.resume:
         first, ade = load_progress(args.run / "progress", model, optimizer, "1b", settings)
 
-    own = [number for number, _ in shares(np.arange(args.batch), args.micro_batch, state)]  # parts that are ours
+    own = [number for number, _ in own_parts(np.arange(args.batch), args.micro_batch, state)]  # parts that are ours
     make = partial(make_part, drives, starts, weights, args, rig, own)
     loader = in_background(make, range(first * len(own), args.steps * len(own)), args.workers)
     writer = SummaryWriter(str(args.run / "tensorboard"), purge_step=first) if state.is_main_process else None
@@ -279,4 +281,5 @@ def save(out: Path, stage: str, modules: dict[str, tuple[torch.nn.Module, Any]],
 
 
 if __name__ == "__main__":
-    main(from_command_line({"small": SMALL, "full": FULL}))
+    with as_command():
+        main(from_command_line({"small": SMALL, "full": FULL}))

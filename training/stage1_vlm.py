@@ -27,8 +27,9 @@ from senna2_vlm.config import SmallVlmConfig
 from senna2_vlm.decide import DecisionModel
 from senna2_vlm.model import build_small, save_parts
 from senna2_vlm.prompt import answer
+from training.command import as_command
 from training.common import command_line, cosine, interruptible, load_progress, save_progress, seed_everything
-from training.data import Target
+from training.data import Target, bag_bytes
 from training.presets import from_command_line
 from training.processes import add_up, add_up_gradients, join, own_parts
 from training.questions import Question, Sampling, draw_weights, read_questions
@@ -142,6 +143,7 @@ def main(args: Args) -> float:
     sampling = Sampling(
         camera=camera, grid=grid, target=args.target, frame_lag_s=args.frame_lag_s, fps=args.fps, seed=args.seed
     )
+    settings = to_dict(args) | {"bag_bytes": bag_bytes(args.bags)}
     train = read_questions(args.bags, "training", sampling)
     validation = read_questions(args.bags, "validation", sampling)
     spread = np.linspace(0, len(validation) - 1, min(args.validation_frames, len(validation)))
@@ -151,9 +153,7 @@ def main(args: Args) -> float:
         vlm.model.parameters(), lr=args.lr, betas=args.betas, eps=args.eps, weight_decay=args.weight_decay
     )
     begin, error = (
-        load_progress(args.run / "progress", vlm.model, optimizer, STAGE, to_dict(args))
-        if args.resume
-        else (0, math.inf)
+        load_progress(args.run / "progress", vlm.model, optimizer, STAGE, settings) if args.resume else (0, math.inf)
     )
     log = SummaryWriter(str(args.run), purge_step=begin) if state.is_main_process else None
     with (
@@ -170,12 +170,11 @@ def main(args: Args) -> float:
             vlm.model.train()
             optimizer.zero_grad()
             whole, shares = told(batch, args), []
-            for part in own_parts(batch, args.micro_batch, state):
+            for number, part in own_parts(batch, args.micro_batch, state):
                 with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.bf16):
                     answers, sights = told(part, args)
                     images, *rest = asked(part)
-                    seeds = [[args.seed, step, batch.index(question)] for question in part]
-                    images = [spoiled(i, args.spoil, seed) for i, seed in zip(images, seeds, strict=True)]
+                    images = [spoiled(i, args.spoil, [args.seed, step, number, k]) for k, i in enumerate(images)]
                     share = vlm.answer_loss(images, *rest, answers, sights if args.sights else None, within=whole)
                 share.backward()
                 shares.append(share.detach())
@@ -209,7 +208,7 @@ def main(args: Args) -> float:
                 if due:
                     bar.write(f"step {step + 1}: F1 " + ", ".join(f"{k} {v:.2f}" for k, v in scores.items()))
                 if due or stopped:
-                    save_progress(args.run / "progress", vlm.model, optimizer, step + 1, STAGE, to_dict(args), error)
+                    save_progress(args.run / "progress", vlm.model, optimizer, step + 1, STAGE, settings, error)
             if stopped:
                 if log is not None:
                     print(f"stopped after step {step + 1}; the same command with --resume goes on from there")
@@ -281,4 +280,5 @@ def _f1(name: str, classes: type[IntEnum], pairs: Sequence[tuple[int, int]]) -> 
 
 
 if __name__ == "__main__":
-    main(from_command_line({"small": SMALL, "full": FULL}))
+    with as_command():
+        main(from_command_line({"small": SMALL, "full": FULL}))

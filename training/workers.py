@@ -124,6 +124,8 @@ def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
 def _answer(work: Callable[[Any], Any], job: Any) -> Any:
     try:
         return work(job)
+    except (ValueError, OSError) as error:  # tells what is wrong; anything else is a defect
+        return Failure(str(error))
     except Exception:
         return Failure(traceback.format_exc().strip())
 

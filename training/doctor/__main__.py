@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import tyro
 
+from training.command import as_command
 from training.doctor.bag import BOTH, Finding, Use
 from training.doctor.cameras import check_cameras, rig_of
 from training.doctor.clocks import check_clocks
@@ -114,7 +115,5 @@ def main(args: Args) -> int:
 
 
 if __name__ == "__main__":
-    try:
+    with as_command():
         sys.exit(main(tyro.cli(Args)))
-    except ValueError as problem:
-        sys.exit(f"error: {problem}")

@@ -140,6 +140,16 @@ class Motion:
         at = np.clip(np.searchsorted(self.stamps_ns, stamps_ns), 0, len(self.stamps_ns) - 1)
         return np.where((self.stamps_ns[at] == stamps_ns)[:, None], self.poses[at], np.nan)
 
+    def place_at(self, stamps_ns: np.ndarray) -> np.ndarray:
+        """(N, 2) places in map, also between two poses; NaN over gaps, before the first and after the last pose."""
+        if len(self.stamps_ns) < 2:
+            return np.full((len(stamps_ns), 2), np.nan)
+        before = np.clip(np.searchsorted(self.stamps_ns, stamps_ns) - 1, 0, len(self.stamps_ns) - 2)
+        since = stamps_ns - self.stamps_ns[before]
+        known = (since >= 0) & (stamps_ns <= self.stamps_ns[before + 1])
+        places = self.poses[before, :2] + self.displacement[before] * 1e-9 * since[:, None]
+        return np.where(known[:, None], places, np.nan)
+
 
 def columns(messages: list[Any], *names: str) -> np.ndarray:
     """(N, len(names)) float64 of the messages' fields."""

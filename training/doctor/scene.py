@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from senna2_core.actions import DirectionAction
-from senna2_core.geometry import from_frame, points_from_frame, rotate, to_frame, wrap_angle
+from senna2_core.geometry import from_frame, points_from_frame, points_to_frame, rotate, wrap_angle
 from senna2_core.messages import read_map, read_objects, read_trajectory, stamp_ns
 from senna2_core.objects import EGO, MapElements, MapKind, Objects
 from senna2_core.polyline import Polyline
@@ -231,18 +231,17 @@ def _plan(bag: Bag) -> Iterator[Finding]:
         found = f"yaw up to {np.abs(plans[..., 2]).max():.0f}: degrees?"
         yield error("angle unit", PLAN, found, "radians", DIVIDE, concerns)
         return
-    half = 5  # points: what is driven in 0.5 s follows the plan even if the car is disturbed
-    poses = bag.motion.pose_at(np.array([stamp_ns(m.header) for m in messages]))
-    if len(poses) <= half:
-        return
-    driven = to_frame(poses[half:], poses[:-half])[:, :2]
-    planned = plans[:-half, half - 1, :2]
-    moving = np.hypot(*driven.T) > half * DT_S * MOVING_MPS
+    half_s = 0.5  # what is driven in this time follows the plan even if the car is disturbed
+    stamps = np.array([stamp_ns(m.header) for m in messages])
+    places = bag.motion.place_at(stamps + round(half_s * 1e9))
+    driven = points_to_frame(places, bag.motion.pose_at(stamps))
+    planned = plans[:, round(half_s / DT_S) - 1, :2]
+    moving = np.hypot(*driven.T) > half_s * MOVING_MPS
     if moving.sum() < ENOUGH:
         return
     why = explain(planned[moving], driven[moving], tolerance=0.5)
     ratio = float(np.median(np.hypot(*planned[moving].T)) / np.median(np.hypot(*driven[moving].T)))
-    if why and explain(planned[moving], poses[half:][moving, :2]) is None:
+    if why and explain(planned[moving], places[moving]) is None:
         why = "they are in map"
     if why:
         serious = bool(unit_of(ratio)) or not why.startswith("half")

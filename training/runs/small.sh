@@ -13,13 +13,23 @@ export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 mkdir -p "$RUN"
 
 $PYTHON -m training.record --clips "$CLIPS"
-$PYTHON -m training.stage1_vlm --resume --seed "$SEED" --run "$RUN/vlm" --out "$OUT/vlm" > "$RUN/vlm.log" 2>&1 &
+# In the background a shell starts what ignores Ctrl-C; and 1a must hear of it once, from us: the second one is at once.
+setsid env --default-signal=INT \
+  $PYTHON -m training.stage1_vlm --resume --seed "$SEED" --run "$RUN/vlm" --out "$OUT/vlm" > "$RUN/vlm.log" 2>&1 &
 vlm=$!
-trap 'kill -INT $vlm 2>/dev/null || true' INT TERM EXIT
+stop() { # exit code; 1a may end its step and save
+  trap - INT TERM HUP EXIT
+  kill -INT $vlm 2>/dev/null || true
+  wait $vlm || true
+  exit "$1"
+}
+trap 'stop $?' EXIT
+trap 'stop 130' INT
+trap 'stop 143' TERM HUP
 OMP_NUM_THREADS=2 $PYTHON -m training.stage1_e2e --resume --threads 2 --seed "$SEED" --steps 1600 \
   --run "$RUN/e2e" --out "$RUN/e2e/model"
 wait $vlm || { tail -3 "$RUN/vlm.log"; exit 1; }
-trap - INT TERM EXIT # its number may be another process's from now on
+trap - INT TERM HUP EXIT # its number may be another process's from now on
 $PYTHON -m training.record --policy runs/train/seed0/e2e/model --first 100 --clips 6 --validation 0
 OMP_NUM_THREADS=2 $PYTHON -m training.stage1_e2e --resume --threads 2 --seed "$SEED" --steps 800 --lr 3e-4 \
   --start "$RUN/e2e/model" --run "$RUN/e2e_2" --out "$RUN/e2e_2/model"

@@ -15,6 +15,7 @@ from senna2_core.messages import GroundTruth, fill_jpeg, set_array
 from senna2_core.objects import EgoState, MapElements, MapKind, Navigation, Objects
 from senna2_sim.rig import load_rig
 from training.doctor.__main__ import Args, bags_in, examine, main
+from training.doctor.bag import Motion
 from training.record import Recorder
 
 STEPS, SPEED, CURVATURE = 70, 8.0, 0.02
@@ -128,6 +129,10 @@ def every_second(message, step):
 
 def some_lost(message, step):
     return message if step % 9 else None
+
+
+def every_third(message, step):
+    return message if step % 3 == 0 else None
 
 
 def nothing(message, step):
@@ -463,6 +468,24 @@ def test_a_camera_with_a_clock_of_its_own_cannot_even_be_replayed(raw, tmp_path)
     report = examine(spoiled(raw, tmp_path / "bag", FRONT, later), images=4)
     (steps,) = [f for f in report.findings if f.check == "steps"]
     assert steps.found.startswith("0 of 70 ") and not report.good_for("replay") and not report.good_for("training")
+
+
+def test_plans_are_compared_with_what_was_driven_half_a_second_later_at_any_rate(raw, tmp_path):
+    findings = examine(spoiled(raw, tmp_path / "bag", PLAN, every_third), images=4).findings
+    assert not [finding for finding in findings if finding.check == "plan"]
+
+
+def test_places_between_two_poses_lie_on_the_way_and_are_unknown_over_gaps():
+    stamps, omega = np.concatenate([np.arange(0, 2000, 50), np.arange(3000, 4000, 50)]) * 10**6, 0.3
+    yaw = omega * stamps / 1e9
+    poses = 20 * np.stack([np.sin(yaw), 1 - np.cos(yaw), yaw / 20], axis=1)
+    motion = Motion(stamps, poses, *(np.zeros((len(stamps), n)) for n in (4, 2, 1)))
+    wanted = np.arange(-500, 5000, 10) * 10**6
+    angle = omega * wanted / 1e9
+    there = ((wanted >= 0) & (wanted <= stamps[39])) | ((wanted > stamps[40]) & (wanted <= stamps[-1]))
+    got = motion.place_at(wanted)
+    np.testing.assert_allclose(got[there], 20 * np.stack([np.sin(angle), 1 - np.cos(angle)], 1)[there], atol=1e-3)
+    assert np.isnan(got[~there]).all()
 
 
 def test_the_exit_code_depends_on_the_use(raw, tmp_path, capsys):

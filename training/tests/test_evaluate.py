@@ -172,7 +172,7 @@ def test_jobs_of_killed_workers_run_again_none_is_lost_none_comes_twice(tmp_path
     good = {number: answer for (_, number), answer in answers if not isinstance(answer, Failure)}
     assert good == {number: number**2 for number in (0, 1, DIES_ONCE, 3, 6)}
     reasons = {number: answer.reason for (_, number), answer in answers if isinstance(answer, Failure)}
-    assert "ValueError: negative" in reasons[-1] and f"died {ATTEMPTS} times (exit code -9)" in reasons[DIES_ALWAYS]
+    assert reasons[-1] == "negative" and f"died {ATTEMPTS} times (exit code -9)" in reasons[DIES_ALWAYS]
     assert len(list(tmp_path.iterdir())) == 1 + ATTEMPTS  # deaths
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from nav_msgs.msg import Path as PathMsg
 from rclpy.clock import Clock as RosClock
 from rclpy.clock import ClockType
@@ -93,6 +94,8 @@ class BagPlayer(Node):
             kind = message_type(TOPICS[topic])
             self.create_subscription(kind, topic.lstrip("/"), heard, output_qos(), raw=True)
         self.create_subscription(Trajectory, "planner/trajectory", self._on_trajectory, output_qos(), raw=True)
+        self._complaints: dict[str, str] = {}  # node -> what it refused last, and why
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
         steady = RosClock(clock_type=ClockType.STEADY_TIME)
         self._start_timer = self.create_timer(0.1, self._start, clock=steady)
         self.get_logger().info(f"{self._config.bag}: {self._config.mode}, waits for {self._config.wait_for_nodes}")
@@ -124,10 +127,16 @@ class BagPlayer(Node):
             limit_s = self._config.step_timeout_s if self._steps > 1 else self._config.start_timeout_s
             if (waited_s := time.monotonic() - self._asked_s) > limit_s:
                 late = late_node(self._awaited_ns, self._newest_ns)
-                raise NodeError(f"{late} is late: no plan for {self._awaited_ns / 1e9:.3f} s after {waited_s:.1f} s")
+                told = f"{late} is late: no plan for {self._awaited_ns / 1e9:.3f} s after {waited_s:.1f} s"
+                if late in self._complaints:
+                    told += f"; it said: {self._complaints[late]}; see `python -m training.doctor {self._config.bag}`"
+                raise NodeError(told)
 
     def _on_link(self, name: str, cdr: bytes) -> None:
         self._newest_ns[name] = raw_stamp_ns(cdr)
+
+    def _on_diagnostics(self, msg: Any) -> None:
+        self._complaints |= {s.name: s.message for s in msg.status if s.level == DiagnosticStatus.ERROR}
 
     def _on_trajectory(self, cdr: bytes) -> None:
         if self._awaited_ns is not None and raw_stamp_ns(cdr) == self._awaited_ns:

@@ -68,6 +68,7 @@ class FakeStack(Node):
         if self._steps > int(os.environ.get("FAKE_DIES_AFTER", "1000000")):
             os._exit(9)
         if self._steps > int(os.environ.get("FAKE_SULKS_AFTER", "1000000")):
+            self.health.refuse(f"frames at {stamp / 1e9:.3f} s refused: camera rear is dark")
             return
         self._send("perception/scene_tokens", stamp)
         if stamp // 500_000_000 != self._decided_ns // 500_000_000:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -111,11 +112,15 @@ def test_a_node_that_dies_ends_the_replay_and_what_was_heard_is_scored(tmp_path,
     assert (tmp_path / "run" / "report.html").is_file()
 
 
-def test_lockstep_names_the_node_that_is_late(tmp_path, capfd):
-    stack = stand_in("planner", "planner", FAKE_SULKS_AFTER="20")
-    code, result = run(tmp_path / "run", stack, step_timeout_s=2.0, report=False)
-    assert code == 1 and "perception is late: no plan for" in result["outcome"], result["outcome"]
-    assert 0 < result["plans"] <= 20 and "perception is late" in capfd.readouterr().err
+@pytest.mark.parametrize("refuses", [False, True])
+def test_lockstep_names_the_node_that_is_late_and_the_frame_that_it_refused(tmp_path, capfd, refuses):
+    stack = stand_in("perception" if refuses else "planner", "planner", FAKE_SULKS_AFTER="20")
+    code, result = run(tmp_path / "run", stack, step_timeout_s=3.0, report=False)
+    assert code == 1 and 0 < result["plans"] <= 20
+    said = re.search(r"perception is late: no plan for (\S+) s after \S+ s(.*)", result["outcome"])
+    assert said is not None and said[0] in capfd.readouterr().err, result["outcome"]
+    refused = f"it said: frames at {said[1]} s refused: camera rear is dark; see `python -m training.doctor {BAG}`"
+    assert (refused in said[2]) == refuses
 
 
 def test_late_is_the_first_node_whose_output_is_missing():
