@@ -6,19 +6,10 @@ from typing import Any
 import numpy as np
 
 from senna2_core.actions import DirectionAction, PathClass, SpeedAction
+from senna2_core.agreement import POSSIBLE_MPS, RATIO_AT_S, RATIO_FROM_MPS, planned_speeds
 from senna2_core.confusion import confusion
 from senna2_core.kinematics import kinematic_mapping
-from training.data import DT_S, Drive, Target
-
-RATIO_AT_S, RATIO_FROM_MPS = 3.0, 1.0  # planned speed at that time over the initial one, if that is at least so much
-# Initial speeds, m/s, at which f_K can show an action at all: nobody brakes while standing, and the mean speed of a car
-# that brakes as hard as 4 m/s^2 falls below f_K's 0.5 m/s only from 2.4 m/s.
-POSSIBLE_MPS = {
-    SpeedAction.ACCELERATE: (0.0, np.inf),
-    SpeedAction.DECELERATE: (1.0, np.inf),
-    SpeedAction.KEEP: (0.5, np.inf),
-    SpeedAction.STOP: (0.0, 2.4),
-}
+from training.data import Drive, Target
 
 
 def forced_row(
@@ -75,11 +66,3 @@ def _forced_plans(own: np.ndarray, plan: Callable[[np.ndarray, np.ndarray], np.n
     at = np.broadcast_to(np.arange(len(own))[:, None], wanted.shape)
     pairs, which = np.unique(np.stack([at, wanted], axis=-1).reshape(-1, 2), axis=0, return_inverse=True)
     return plan(pairs[:, 0], pairs[:, 1])[which.reshape(wanted.shape)]
-
-
-def planned_speeds(plans: np.ndarray, at_s: float) -> np.ndarray:
-    """Speed (N,), m/s, of plans (N, T, 3) at a time, over the two steps around it."""
-    index = round(at_s / DT_S) - 1
-    return np.linalg.norm(np.diff(plans[:, [index - 1, index + 1], :2].astype(float), axis=1)[:, 0], axis=-1) / (
-        2 * DT_S
-    )

@@ -16,10 +16,12 @@ setup(
         ("share/ament_index/resource_index/packages", ["resource/senna2_bringup"]),
         ("share/senna2_bringup", ["package.xml"]),
         ("share/senna2_bringup/launch", glob("launch/*")),
+        ("share/senna2_bringup/view", glob("view/*")),
     ],
     entry_points={
         "console_scripts": [
             "bag_player = senna2_bringup.bag_player:main",
+            "force = senna2_bringup.force:main",
             "recorder = senna2_bringup.recorder:main",
             "scorer = senna2_bringup.scorer:main",
         ]

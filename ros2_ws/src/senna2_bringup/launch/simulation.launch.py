@@ -22,6 +22,7 @@ ARGUMENTS = {
     "models": ("models/small-s1", "folder with the checkpoints"),
     "rig": ("small", "cameras: small, nuscenes, or the path of a .json"),
     "effects": ("none", "of the cameras: none, mild, harsh, or the path of a .json"),
+    "force_decision": ("", "what the VLM decides instead of what it thinks, e.g. 'accelerate, straight'"),
     "bag": ("", "bag to record; default runs/<time>/bag"),
 }
 
@@ -43,6 +44,7 @@ def processes(given: dict[str, str]) -> tuple[Process, ...]:
         rig=given["rig"],
         effects=given["effects"],
         bag=bag,
+        force_decision=given["force_decision"],
     )
 
 

@@ -79,6 +79,12 @@ def summary(result: dict[str, Any], times: list[tuple[str, str, int, float, floa
         f"  collision {collision}, minimum TTC {show('min_ttc_s', ' s')}, {show('progress_m', ' m')} in "
         f"{show('duration_s', ' s')}, real-time factor {show('real_time_factor')}, consistency {show('consistency')}",
     ]
+    if (row := result["consistency_f1"]) is not None:
+        lines.append(f"  consistency F1 {row['f1']:.3f} over {row['plans']} plans")
+    if (row := result["forced"]) is not None:
+        parts = [(name, each["followed"]) for kind in ("speed", "direction") for name, each in row[kind].items()]
+        shown = ", ".join(f"{name} {100 * followed:.0f} %" for name, followed in parts)
+        lines.append(f"  {row['ticks']} plans under a forced decision; so many follow it: {shown}")
     if (far := result["far_from_captures"]) is not None:
         shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in far.items())
         lines.append(f"  frames far from every captured view: {shares}")

@@ -71,10 +71,11 @@ def simulation(
     effects: str = "none",
     duration_s: float | None = None,
     record: bool = True,
+    force_decision: str = "",
 ) -> tuple[Process, ...]:
     """The graph of one simulated drive: simulator, recorder and, for driver senna2, the learned stack.
 
-    scene: a file of Gaussians or a scene file, driven in instead of the clip.
+    scene: a file of Gaussians or a scene file, driven in instead of the clip. force_decision: see `stack`.
     """
     sim_parameters: dict[str, Any] = {"clip": clip, "seed": seed, "driver": driver, "mode": mode, "device": device}
     if scene is not None:
@@ -106,11 +107,14 @@ def simulation(
         is_recorder=True,
     )
     processes = ((recorder,) if record else ()) + (sim,)
-    return processes + (stack(models, device, mode) if driver == "senna2" else ())
+    return processes + (stack(models, device, mode, force_decision) if driver == "senna2" else ())
 
 
-def stack(models: Path, device: str = "auto", mode: str = "realtime") -> tuple[Process, ...]:
-    """The learned driver: camera frames in, trajectory out."""
+def stack(models: Path, device: str = "auto", mode: str = "realtime", force_decision: str = "") -> tuple[Process, ...]:
+    """The learned driver: camera frames in, trajectory out.
+
+    force_decision: what the VLM decides from the start, e.g. "accelerate, straight"; empty: what it thinks.
+    """
 
     def node(name: str, package: str, module: str, **parameters: Any) -> Process:
         return Process(
@@ -123,7 +127,7 @@ def stack(models: Path, device: str = "auto", mode: str = "realtime") -> tuple[P
 
     return (
         node("perception", "senna2_perception", "senna2_perception.node", device=device),
-        node("vlm", "senna2_vlm", "senna2_vlm.node", device=device),
+        node("vlm", "senna2_vlm", "senna2_vlm.node", device=device, forced_decision=force_decision),
         node("adapter", "senna2_planner", "senna2_planner.adapter_node"),
         node("planner", "senna2_planner", "senna2_planner.node", device=device),
     )

@@ -42,6 +42,7 @@ class Monitor:
         self.speed_mps = 0.0
         self.min_ttc_s = math.inf
         self.decision = ""
+        self.forced = ""  # the decision that an operator forces, as the VLM said last
         self.far_now = ""  # cameras that are far from every captured view
         newest = QoSProfile(depth=1)
         self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
@@ -115,7 +116,9 @@ class Monitor:
         for status in msg.status:
             self._heard_s[status.name] = time.monotonic()
             if status.name == "sim":
-                self.far_now = next((item.value for item in status.values if item.key == "far_now"), "")
+                self.far_now = _value(status, "far_now")
+            elif status.name == "vlm":
+                self.forced = _value(status, "forced")
 
     def _on_odometry(self, msg: Any) -> None:
         self.speed_mps = float(msg.twist.twist.linear.x)
@@ -131,12 +134,17 @@ class Monitor:
 
     def _on_consistency(self, msg: Any) -> None:
         result = read_consistency(msg)
-        self.decision = f"{result.decision.text}{'' if result.agree else '  (plan disagrees)'}"
+        forced = "  (forced)" if result.decision.text == self.forced else ""
+        self.decision = f"{result.decision.text}{forced}{'' if result.agree else '  (plan disagrees)'}"
 
     def _on_event(self, msg: Any) -> None:
         if msg.kind == SimEvent.RESET:
             self.facts = json.loads(msg.text)
         self.ended = msg.kind == SimEvent.END
+
+
+def _value(status: Any, key: str) -> str:
+    return next((item.value for item in status.values if item.key == key), "")
 
 
 class Screen:

@@ -20,7 +20,8 @@ from senna2_core.node_config import NodeConfig
 from senna2_core.ros_node import Health, load_config, output_qos, raw_stamp_ns, run_node
 
 DEPTH = 1000  # messages per topic that may wait while the disk is slow
-UNSTAMPED = ("/sim/markers",)  # their first field is not a header
+UNSTAMPED = ("/sim/markers", "/planner/markers", "/vlm/forced_decision")  # their first field is not a header
+PASSING = ("/clock", "/diagnostics", "/vlm/forced_decision")  # what was sent before the recorder came is lost
 OLD_NS = 1_000_000_000
 LAST = "/ego/odometry"  # the simulator begins when we listen to it
 
@@ -62,7 +63,7 @@ class Recorder(Node):
 
     def _listen(self, topic: str, mode: str) -> None:
         type_name = self._topics[topic]
-        late = mode == "lockstep" and topic not in ("/clock", "/diagnostics")
+        late = mode == "lockstep" and topic not in PASSING
         qos = output_qos(DEPTH) if late else QoSProfile(depth=DEPTH, reliability=ReliabilityPolicy.RELIABLE)
         self.create_subscription(message_type(type_name), topic, self._write_to(topic, type_name), qos, raw=True)
 

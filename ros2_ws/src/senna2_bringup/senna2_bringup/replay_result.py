@@ -4,7 +4,6 @@
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,7 @@ import numpy as np
 from senna2_bringup.replay_bag import DT_S, POINTS, ReplayBag, seconds
 from senna2_bringup.replay_heard import NODES, ages_ms, latencies_ms, played_rate, read_heard
 from senna2_bringup.result import trajectory_sha256
-from senna2_core.actions import PATH_OF_DIRECTION, UNKNOWN, PathClass, SpeedAction, words
-from senna2_core.confusion import confusion, f1
-from senna2_core.consistency import consistent_codes
+from senna2_core.agreement import agreement
 from senna2_core.kinematics import kinematic_mapping
 from senna2_core.open_loop import Surroundings, scores, surroundings
 
@@ -67,45 +64,12 @@ def label_of(bag: ReplayBag, stamp: int) -> np.ndarray | None:
 def consistency_figures(
     plans: Mapping[int, np.ndarray], decisions: Mapping[int, tuple[int, int]]
 ) -> dict[str, Any] | None:
-    """F1 of decisions against f_K of the plans that follow them (Senna-2, section 4.1).
-
-    Returns:
-        f1: mean over the classes that occur; classes: of each of the four speed and three path classes f1 (None where
-        it occurs neither in decisions nor in plans), decided and planned (counts); unknown: plans without a clear
-        speed action, which no speed class counts; agree: share of plans that do what was decided. None without
-        decisions.
-    """
+    """`senna2_core.agreement.agreement` of the plans whose decision is known; None where there are none."""
     stamps = [stamp for stamp in plans if stamp in decisions]
     if not stamps:
         return None
-    speed, path = kinematic_mapping(np.stack([plans[stamp] for stamp in stamps]), DT_S)
-    decided_speed, decided_direction = np.array([decisions[stamp] for stamp in stamps]).T
-    decided_path = np.array(PATH_OF_DIRECTION)[decided_direction]
-    counts = {
-        SpeedAction: confusion(decided_speed, speed, len(SpeedAction), len(SpeedAction) + 1),
-        PathClass: confusion(decided_path, path, len(PathClass)),
-    }
-    classes = {
-        words(kind(code)): _class(matrix, code) for kind, matrix in counts.items() for code in range(len(matrix))
-    }
-    occurring = [row["f1"] for row in classes.values() if row["f1"] is not None]
-    agree = consistent_codes(speed, path, decided_speed, decided_direction)
-    return {
-        "f1": round(float(np.mean(occurring)), 4) if occurring else None,
-        "agree": round(float(agree.mean()), 4),
-        "plans": len(stamps),
-        "unknown": int((speed == UNKNOWN).sum()),
-        "classes": classes,
-    }
-
-
-def _class(matrix: np.ndarray, code: int) -> dict[str, Any]:
-    value, square = float(f1(matrix)[code]), matrix[:, : len(matrix)]
-    return {
-        "f1": round(value, 4) if math.isfinite(value) else None,
-        "decided": int(square[code].sum()),
-        "planned": int(square[:, code].sum()),
-    }
+    planned = np.stack(kinematic_mapping(np.stack([plans[stamp] for stamp in stamps]), DT_S), axis=1)
+    return agreement(np.array([decisions[stamp] for stamp in stamps]), planned)
 
 
 def _driven(bag: ReplayBag, plans: Mapping[int, np.ndarray]) -> dict[str, Any] | None:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from senna2_bringup.charts import LEFT, WIDTH, Line, Row, legend, line_chart, timeline
+from senna2_bringup.report_decisions import age_lines, agreement_table, following_table, timeline_rows
 from senna2_bringup.result import Drive, clip_id, timings
-from senna2_core.actions import UNKNOWN, PathClass, SpeedAction
 
 EMBED_LIMIT = 16 << 20  # bytes; a longer film is linked instead
 BLUE, GREEN, RED, ORANGE, GREY = "#2f6fd6", "#1fa97a", "#d6453d", "#e8912d", "#9aa3b2"
@@ -32,6 +32,8 @@ COLOURS = {
     "agrees": "#8fd6b4",
     "disagrees": "#f2a59f",
     "unknown": "#eceff4",
+    "forced": "#f7cf8f",
+    "VLM": "#d9e2ef",
     "near": "#8fd6b4",
     "far": "#f2a59f",
 }
@@ -46,7 +48,7 @@ def write_report(drive: Drive, result: dict[str, Any], out: Path) -> None:
         subtitle=escape(f"driver {result['driver']}, {result['mode']}; {result['outcome']} ({result['end'] or 'cut'})"),
         cards=_cards(result),
         film=_film(result.get("video"), out.parent),
-        charts=_charts(drive, seconds),
+        charts=_charts(drive, result, seconds),
         times=_times(drive),
         figures=_figures(result),
         seconds=f"{seconds:.3f}",
@@ -68,12 +70,15 @@ def _cards(result: dict[str, Any]) -> str:
     ttc = "> 5 s" if result["min_ttc_s"] is None else number("min_ttc_s", " s")
     tight = result["min_ttc_s"] is not None and result["min_ttc_s"] < 1
     share, far = result["consistency"], result["far_from_captures"]
+    f1, forced = result["consistency_f1"], result["forced"]
     return "".join(
         [
             card("–" if collided is None else collision, "collision", "bad" if collided else "good"),
             card(ttc, "minimum time to collision", "bad" if tight else ""),
             card(number("progress_m", " m", 0), f"driven in {number('duration_s', ' s')}"),
             card("–" if share is None else f"{100 * share:.0f} %", "plans that do what was decided"),
+            card(f"{f1['f1']:.2f}", "consistency F1") if f1 else "",
+            card(f"{100 * forced['followed']:.0f} %", "plans that follow a forced decision") if forced else "",
             card(number("real_time_factor", "×", 2), "real-time factor"),
             card(f"{100 * far['all']:.0f} %", "frames far from every captured view") if far else "",
         ]
@@ -90,7 +95,7 @@ def _film(video: str | None, folder: Path) -> str:
     return f'<section><video controls muted preload="auto" src="{source}"></video></section>'
 
 
-def _charts(drive: Drive, seconds: float) -> str:
+def _charts(drive: Drive, result: dict[str, Any], seconds: float) -> str:
     times = [drive.seconds(stamp) for stamp in drive.stamps]
     truth = [drive.truth[stamp] for stamp in drive.stamps]
     ego = [(drive.seconds(s), 3.6 * drive.ego[s].speed_mps) for s in drive.stamps if s in drive.ego]
@@ -110,11 +115,18 @@ def _charts(drive: Drive, seconds: float) -> str:
         Line(label="2 s", colour=ORANGE, times_s=[0, seconds], values=[2, 2], dashed=True),
         Line(label="s", colour=BLUE, times_s=times, values=[t.ttc_s if t.ttc_s < 5 else math.inf for t in truth]),
     ]
+    rows, ages = timeline_rows(drive), age_lines(drive, (BLUE, ORANGE))
     sections = [
         ("Speed, km/h", legend({line.label: line.colour for line in speeds}) + line_chart(speeds, seconds, 190)),
         ("Frames far from every captured view", _far(drive, seconds)),
         ("Mileage along the route, m", line_chart(mileage, seconds)),
-        ("Decisions, and what the plan does", _decisions(drive, seconds)),
+        ("Decisions, and what the plan does", timeline(rows, COLOURS, seconds) if rows else ""),
+        ("Consistency F1 of decisions and plans", agreement_table(result["consistency_f1"])),
+        ("Forced decisions: how far the plans followed", following_table(result["forced"])),
+        (
+            "Ages, s: of the decision when the plan is made" + (", of its frames when it is heard" if ages[1:] else ""),
+            legend({line.label: line.colour for line in ages}) + line_chart(ages, seconds) if ages else "",
+        ),
         (
             f"Time to collision, s (gaps: more than {TTC_SHOWN_S:g} s; dashed: 1 s and 2 s)",
             line_chart(ttc, seconds, top=TTC_SHOWN_S),
@@ -122,21 +134,6 @@ def _charts(drive: Drive, seconds: float) -> str:
         ("Offset from the route's centre line, m (left is positive)", line_chart(offset, seconds)),
     ]
     return "".join(f"<section><h2>{escape(title)}</h2>{body}</section>" for title, body in sections if body)
-
-
-def _decisions(drive: Drive, seconds: float) -> str:
-    if not drive.consistency:
-        return ""
-    times = [drive.seconds(stamp) for stamp in sorted(drive.consistency)]
-    checks = [drive.consistency[stamp] for stamp in sorted(drive.consistency)]
-    words: dict[str, list[str]] = {
-        "speed": [_words(c.decision.speed.name) for c in checks],
-        "plan": ["unknown" if c.speed == UNKNOWN else _words(SpeedAction(c.speed).name) for c in checks],
-        "direction": [_words(c.decision.direction.name) for c in checks],
-        "plan ": [_words(PathClass(c.path).name) for c in checks],
-        "together": ["agrees" if c.agree else "disagrees" for c in checks],
-    }
-    return timeline([Row(label=k, times_s=times, values=v) for k, v in words.items()], COLOURS, seconds)
 
 
 def _far(drive: Drive, seconds: float) -> str:

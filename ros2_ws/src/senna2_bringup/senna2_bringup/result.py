@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from senna2_core.agreement import RATIO_AT_S, agreement, codes_of, following, planned_speeds
 from senna2_core.bags import bag_topics, read_bag
 from senna2_core.messages import (
     Consistency,
@@ -46,7 +47,8 @@ class Drive:
     navigation: dict[int, Navigation] = field(default_factory=dict)
     plans: dict[int, np.ndarray] = field(default_factory=dict)  # (40, 3) in base_link
     consistency: dict[int, Consistency] = field(default_factory=dict)
-    decisions: dict[int, tuple[str, float]] = field(default_factory=dict)  # text and its probability
+    plan_age_s: dict[int, float] = field(default_factory=dict)  # clock when the recorder heard the plan - its stamp
+    decisions: dict[int, tuple[str, float, bool]] = field(default_factory=dict)  # text, highest probability, forced
     truth: dict[int, GroundTruth] = field(default_factory=dict)
     map: MapElements = field(default_factory=MapElements.empty)
     events: list[tuple[int, str]] = field(default_factory=list)  # collisions and errors
@@ -66,6 +68,12 @@ class Drive:
         """Since the start."""
         return (stamp - self.start_ns) / 1e9
 
+    @property
+    def forced(self) -> dict[int, Consistency]:
+        """The ticks whose decision an operator forced."""
+        known = np.array(sorted(stamp for stamp, (*_, forced) in self.decisions.items() if forced), dtype=np.int64)
+        return {stamp: c for stamp, c in self.consistency.items() if _contains(known, _decided_ns(c))}
+
     def is_far(self, camera: str, stamp: int) -> bool:
         """Whether a camera's frame was far from every captured view; False where the views are not known."""
         spans = self.facts.get("far_ms", {}).get(camera, [])
@@ -81,7 +89,7 @@ def load_drive(bag: Path) -> Drive:
     topics = [topic for topic in (*_OF_STEPS, "/sim/map", "/sim/events", "/diagnostics") if topic in bag_topics(bag)]
     drive, start = Drive(), 0
     previous: EgoState | None = None
-    for topic, _, msg in read_bag(bag, topics):
+    for topic, heard_ns, msg in read_bag(bag, topics):
         if topic in _OF_STEPS and stamp_ns(msg.header) < start:
             continue
         match topic:
@@ -100,9 +108,12 @@ def load_drive(bag: Path) -> Drive:
             case "/planner/trajectory":
                 drive.plans[stamp_ns(msg.header)] = read_trajectory(msg)
             case "/planner/consistency":
-                drive.consistency[stamp_ns(msg.header)] = read_consistency(msg)
+                stamp = stamp_ns(msg.header)
+                drive.consistency[stamp] = read_consistency(msg)
+                drive.plan_age_s[stamp] = (heard_ns - stamp) / 1e9
             case "/vlm/decision":
-                drive.decisions[stamp_ns(msg.header)] = str(msg.text), float(np.max(msg.probabilities))
+                said = str(msg.text), float(np.max(msg.probabilities)), bool(msg.forced)
+                drive.decisions[stamp_ns(msg.header)] = said
             case "/sim/ground_truth":
                 drive.truth[stamp_ns(msg.header)] = read_ground_truth(msg)
             case "/sim/map":
@@ -140,7 +151,9 @@ def trajectory_sha256(plans: dict[int, np.ndarray]) -> str:
 def summarise(drive: Drive) -> dict[str, Any]:
     """The figures of result.json; null where a run was too short or a driver has none."""
     last = drive.truth[drive.stamps[-1]] if drive.truth else None
-    agree = [c.agree for c in drive.consistency.values()]
+    figures = agreement(*codes_of(drive.consistency))
+    ages = [c.decision_age_s for c in drive.consistency.values()]
+    realtime = drive.facts.get("mode") == "realtime"
     sim = drive.diagnostics.get("sim", {})
     wall_s = float(drive.facts["wall_s"] if drive.ended else sim.get("wall_s", 0.0))
     duration_s = drive.seconds(drive.stamps[-1]) if drive.truth else 0.0
@@ -157,14 +170,47 @@ def summarise(drive: Drive) -> dict[str, Any]:
         "progress_m": round(last.progress_m, 3) if last else None,
         "duration_s": round(duration_s, 3),
         "real_time_factor": round(duration_s / wall_s, 3) if wall_s > 0 else None,
-        "consistency": round(float(np.mean(agree)), 4) if agree else None,
-        "mean_decision_age_s": round(float(np.mean([c.decision_age_s for c in drive.consistency.values()])), 3)
-        if agree
-        else None,
+        "consistency": figures["agree"] if figures else None,
+        "consistency_f1": figures,
+        "forced": forced_figures(drive),
+        "mean_decision_age_s": round(float(np.mean(ages)), 3) if ages else None,
+        "decision_age_s": _spread(ages),
+        "plan_age_s": _spread(list(drive.plan_age_s.values())) if realtime else None,
         "far_from_captures": far_from_captures(drive.facts if drive.ended else sim),
         "plans": len(drive.plans),
         "trajectory_sha256": trajectory_sha256(drive.plans),
     }
+
+
+def forced_figures(drive: Drive) -> dict[str, Any] | None:
+    """`senna2_core.agreement.following` over the ticks whose decision was forced; None where none was."""
+    forced = {stamp: c for stamp, c in drive.forced.items() if stamp in drive.ego and stamp in drive.plans}
+    speeds = np.array([drive.ego[stamp].speed_mps for stamp in forced])
+    return following(*codes_of(forced), speeds, np.array([_later(drive.plans[stamp]) for stamp in forced]))
+
+
+def _later(plan: np.ndarray) -> float:
+    """Planned speed RATIO_AT_S later, m/s; NaN where the plan (T, 3) ends before."""
+    return float(planned_speeds(plan[None], RATIO_AT_S)[0]) if len(plan) > round(RATIO_AT_S / 0.1) else math.nan
+
+
+def _decided_ns(check: Consistency) -> int:
+    """Stamp of the decision behind a tick, within the rounding of its age."""
+    return check.stamp_ns - round(check.decision_age_s * 1e9)
+
+
+def _contains(known_ns: np.ndarray, stamp: int) -> bool:
+    """Whether a stamp is among the sorted ones, within 1 ms: ages are float32."""
+    first, last = np.searchsorted(known_ns, [stamp - 1_000_000, stamp + 1_000_000])
+    return bool(first < last)
+
+
+def _spread(values: list[float]) -> dict[str, float] | None:
+    """Mean, 95th percentile and maximum."""
+    if not values:
+        return None
+    figures = {"mean": np.mean(values), "p95": np.percentile(values, 95), "max": np.max(values)}
+    return {name: round(float(value), 3) for name, value in figures.items()}
 
 
 def far_from_captures(facts: Mapping[str, Any]) -> dict[str, float] | None:

@@ -21,6 +21,7 @@ from senna2_bringup.monitor import Monitor
 from senna2_bringup.supervisor import Culprit
 from senna2_sim import backends
 from senna2_sim.scene_file import SceneFile, SceneOptions, read_scene, write_scene
+from senna2_vlm.forced import forced_from_text
 
 START_TIMEOUT_S = 90.0  # until the first step; the simulator itself says earlier who is late
 COMPILING_TIMEOUT_S = 1800.0  # instead, where the simulator may first have to compile gsplat
@@ -47,6 +48,8 @@ class Args:
     """Folder with the checkpoints perception, vlm, adapter and planner."""
     rig: str = "small"
     """Cameras: small, nuscenes, or the path of a .json (docs/rigs.md)."""
+    force_decision: str = ""
+    """What the VLM is made to decide from the start, e.g. "accelerate, straight" (docs/decisions.md)."""
     effects: str = "none"
     """Blur, exposure and noise of the cameras: none, mild, harsh, or the path of a .json (docs/rigs.md)."""
     out: Path | None = None
@@ -97,7 +100,7 @@ def _checked(args: Args) -> tuple[Args, SceneFile | None]:
         raise BadInput(str(error)) from None
     if args.driver == "senna2":
         check_models(args.models, ", or drive with --driver expert")
-    args = _with_cameras(args)
+    args = _with_force(_with_cameras(args))
     check_device(args.device)
     return args, scene
 
@@ -147,6 +150,17 @@ def _with_cameras(args: Args) -> Args:
     return args
 
 
+def _with_force(args: Args) -> Args:
+    """Arguments whose forced decision is one, and has somebody to decide it; else BadInput."""
+    try:
+        forced = forced_from_text(args.force_decision, "--force-decision")
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    if forced is not None and args.driver != "senna2":
+        raise BadInput(f"--force-decision with --driver {args.driver}, which decides nothing: wanted --driver senna2")
+    return replace(args, force_decision=forced.text if forced is not None else "")
+
+
 def _absolute(name_or_path: str) -> str:
     """Paths in the bag's facts must not depend on where the run was started."""
     return str(Path(name_or_path).resolve()) if name_or_path.endswith(".json") else name_or_path
@@ -167,12 +181,14 @@ def _drive(args: Args, run: Path) -> Culprit:
         effects=args.effects,
         bag=run / "bag",
         duration_s=args.duration_s,
+        force_decision=args.force_decision,
     )
     subject = f"{args.clip}-{args.seed:04d}" if args.scene is None else f"scene {args.clip}"
+    forced = f' forced to "{args.force_decision}"' if args.force_decision else ""
     return run_graph(
         processes,
         run,
-        headline=f"{subject}  driver {args.driver}  {args.mode}",
+        headline=f"{subject}  driver {args.driver}{forced}  {args.mode}",
         monitor=Monitor,
         hang_timeout_s=args.hang_timeout_s,
         starter="sim",

@@ -37,17 +37,17 @@ def write_video(bag: Path, drive: Drive, out: Path) -> Path:
     Raises:
         ValueError: the bag holds no camera frames of this drive.
     """
-    rig, canvas = load_rig(str(drive.facts.get("rig", "small"))), new_birdseye()
+    rig, canvas, forced = load_rig(str(drive.facts.get("rig", "small"))), new_birdseye(), frozenset(drive.forced)
     with film(out) as add:
         for stamp, images, seen in _steps(bag, drive, rig):
-            add(compose(moment(drive, stamp, seen, rig), images, rig.cameras, canvas))
+            add(compose(moment(drive, stamp, seen, rig, forced), images, rig.cameras, canvas))
     if not out.exists():
         raise ValueError(f"{bag}: no camera frames of this drive, nothing to film")
     return out
 
 
-def moment(drive: Drive, stamp: int, seen: Objects | None, rig: Rig) -> Moment:
-    """What the film tells about one step. seen in base_link."""
+def moment(drive: Drive, stamp: int, seen: Objects | None, rig: Rig, forced: frozenset[int] = frozenset()) -> Moment:
+    """What the film tells about one step. seen in base_link; forced: stamps of the ticks of forced decisions."""
     truth = drive.truth[stamp]
     return Moment(
         clip=clip_id(drive.facts),
@@ -62,6 +62,7 @@ def moment(drive: Drive, stamp: int, seen: Objects | None, rig: Rig) -> Moment:
         plan=drive.plans.get(stamp),
         navigation=drive.navigation.get(stamp),
         check=drive.consistency.get(stamp),
+        forced=stamp in forced,
         seen=seen,
         far=frozenset(camera.name for camera in rig.cameras if drive.is_far(camera.name, stamp)),
     )

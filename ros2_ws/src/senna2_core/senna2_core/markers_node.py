@@ -8,8 +8,9 @@ from nav_msgs.msg import Path
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
+from senna2_core.actions import UNKNOWN, PathClass, SpeedAction, words
 from senna2_core.geometry import box_corners, from_frame
-from senna2_core.messages import fill_header
+from senna2_core.messages import Consistency, fill_header
 from senna2_core.objects import EgoState, MapElements, MapKind, Objects
 
 MAP_COLOURS = {
@@ -20,6 +21,7 @@ MAP_COLOURS = {
     MapKind.STOP_LINE: (0.95, 0.30, 0.30),
     MapKind.ROUTE: (0.20, 0.60, 1.00),
 }
+AGREES, DISAGREES, UNDECIDED = (0.25, 0.84, 0.63), (1.00, 0.59, 0.24), (0.60, 0.64, 0.70)
 
 
 def agents_marker(stamp_ns: int, ego: EgoState, agents: Objects) -> MarkerArray:
@@ -54,6 +56,32 @@ def plan_path(stamp_ns: int, ego: EgoState, trajectory: np.ndarray, every: int =
         pose.pose.orientation.z, pose.pose.orientation.w = math.sin(yaw_rad / 2), math.cos(yaw_rad / 2)
         path.poses.append(pose)
     return path
+
+
+def plan_marker(stamp_ns: int, ego: EgoState, trajectory: np.ndarray, check: Consistency | None) -> MarkerArray:
+    """The plan (T, 3) in base_link as a line in map, and above the car what was decided and what the plan does.
+
+    Green where they agree, orange where not, grey without a decision.
+    """
+    colour = UNDECIDED if check is None else AGREES if check.agree else DISAGREES
+    poses = from_frame(np.concatenate([np.zeros((1, 3)), trajectory]), ego.pose)
+    line = _lines(stamp_ns, "plan", 0, colour, poses[:, :2])
+    line.type, line.scale.x = Marker.LINE_STRIP, 0.4
+    text = _lines(stamp_ns, "consistency", 0, colour, np.zeros((0, 2)))
+    text.type, text.scale.z, text.text = Marker.TEXT_VIEW_FACING, 1.2, _verdict(check)
+    text.pose.position.x, text.pose.position.y, text.pose.position.z = float(ego.x_m), float(ego.y_m), 4.0
+    return MarkerArray(markers=[line, text])
+
+
+def _verdict(check: Consistency | None) -> str:
+    if check is None:
+        return "no decision yet"
+    speed = "unclear" if check.speed == UNKNOWN else words(SpeedAction(check.speed))
+    verdict = "agrees" if check.agree else "disagrees"
+    return (
+        f"decided: {check.decision.text} ({1e3 * check.decision_age_s:.0f} ms ago)\n"
+        f"plan: {speed}, {words(PathClass(check.path))} - {verdict}"
+    )
 
 
 def _outlines(boxes: np.ndarray) -> np.ndarray:

@@ -10,13 +10,14 @@ from nav_msgs.msg import Odometry, Path
 from rclpy.node import Node
 from senna2_msgs.msg import Consistency as ConsistencyMsg
 from senna2_msgs.msg import SceneTokens, Trajectory, VlmCondition
+from visualization_msgs.msg import MarkerArray
 
 from senna2_core.actions import PathClass
 from senna2_core.consistency import consistent
 from senna2_core.device import pick_device
 from senna2_core.join import StreamJoin
 from senna2_core.kinematics import kinematic_mapping
-from senna2_core.markers_node import plan_path
+from senna2_core.markers_node import plan_marker, plan_path
 from senna2_core.messages import (
     Condition,
     Consistency,
@@ -61,6 +62,7 @@ class PlannerNode(Node):
         self._waiting: tuple[np.ndarray, EgoState] | None = None  # tokens whose decision is not here yet
         self._trajectory = self.create_publisher(Trajectory, "planner/trajectory", output_qos())
         self._path = self.create_publisher(Path, "planner/path", output_qos())
+        self._markers = self.create_publisher(MarkerArray, "planner/markers", output_qos())
         self._consistency = self.create_publisher(ConsistencyMsg, "planner/consistency", output_qos())
         sensors, links = stream_qos(self._config.mode), link_qos(self._config.mode)
         self.create_subscription(VlmCondition, "planner/vlm_condition", self._on_condition, links)
@@ -106,19 +108,25 @@ class PlannerNode(Node):
             return
         self._trajectory.publish(fill_trajectory(Trajectory(), ego.stamp_ns, trajectory))
         self._path.publish(plan_path(ego.stamp_ns, ego, trajectory))
-        if condition is None:
+        check = _check(trajectory, ego.stamp_ns, condition) if condition is not None else None
+        self._markers.publish(plan_marker(ego.stamp_ns, ego, trajectory, check))
+        if check is None:
             self.health.count("plans_without_decision")
-            return
-        speed, path = kinematic_mapping(trajectory)
-        result = Consistency(
-            stamp_ns=ego.stamp_ns,
-            decision=condition.decision,
-            speed=int(speed),
-            path=PathClass(int(path)),
-            agree=bool(consistent(trajectory, condition.decision)),
-            decision_age_s=(ego.stamp_ns - condition.stamp_ns) / 1e9,
-        )
-        self._consistency.publish(fill_consistency(ConsistencyMsg(), result))
+        else:
+            self._consistency.publish(fill_consistency(ConsistencyMsg(), check))
+
+
+def _check(trajectory: np.ndarray, stamp: int, condition: Condition) -> Consistency:
+    """The plan (T, 3) made at stamp ns against the decision that it was conditioned on."""
+    speed, path = kinematic_mapping(trajectory)
+    return Consistency(
+        stamp_ns=stamp,
+        decision=condition.decision,
+        speed=int(speed),
+        path=PathClass(int(path)),
+        agree=bool(consistent(trajectory, condition.decision)),
+        decision_age_s=(stamp - condition.stamp_ns) / 1e9,
+    )
 
 
 def main() -> int:

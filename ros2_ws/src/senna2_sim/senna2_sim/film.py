@@ -10,6 +10,7 @@ import av
 import cv2
 import numpy as np
 
+from senna2_core.actions import UNKNOWN, SpeedAction, words
 from senna2_core.messages import Consistency
 from senna2_core.objects import EgoState, MapElements, Navigation, Objects
 from senna2_sim.birdseye import AGREE, BACKGROUND, DISAGREE, SEEN, BirdsEye, Colour
@@ -23,6 +24,7 @@ PANEL_Y = FRONT[1] + 153 + 6
 TEXT: Colour = (236, 240, 245)
 DIM: Colour = (140, 148, 160)
 RED: Colour = (255, 96, 96)
+FORCED: Colour = (255, 200, 90)
 FAR = "far from every captured view"
 _FONT = cv2.FontFace("sans")
 
@@ -43,6 +45,7 @@ class Moment:
     plan: np.ndarray | None = None  # (40, 3) in base_link
     navigation: Navigation | None = None
     check: Consistency | None = None  # None: the driver decides nothing
+    forced: bool = False  # an operator forced the decision
     seen: Objects | None = None  # by perception, in base_link
     far: frozenset[str] = frozenset()  # cameras that are far from every view that a scene was captured from
 
@@ -162,9 +165,11 @@ def _draw_panel(canvas: np.ndarray, moment: Moment) -> None:
     _write(canvas, limit, (92, y + 58), 18, DIM)
     if check is not None:
         _write(canvas, check.decision.text, (196, y + 40), 30, TEXT, 700)
-        verdict = "plan agrees" if check.agree else "plan disagrees"
+        speed = "unclear" if check.speed == UNKNOWN else words(SpeedAction(check.speed))
+        verdict = f"plan {speed}, {words(check.path)}: {'agrees' if check.agree else 'disagrees'}"
         _write(canvas, verdict, (196, y + 68), 18, AGREE if check.agree else DISAGREE, 600)
-        _write(canvas, f"decision {1e3 * check.decision_age_s:.0f} ms old", (336, y + 68), 18, DIM)
+        how, colour = ("forced", FORCED) if moment.forced else ("decided", DIM)
+        _write(canvas, f"{how} {1e3 * check.decision_age_s:.0f} ms ago", (532, y + 68), 18, colour)
     elif moment.driver != "senna2":
         _write(canvas, f"{moment.driver}: no decision", (196, y + 40), 26, DIM)
     if navigation:
