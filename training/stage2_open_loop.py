@@ -58,6 +58,7 @@ from training.common import (
     step_generator,
 )
 from training.data import Drive, Target, balanced, drawn, find_bags, load_drives
+from training.decisions import front
 from training.presets import from_command_line
 from training.processes import add_up, add_up_gradients, join, shares
 from training.stage1_e2e import actions, save
@@ -206,11 +207,6 @@ class Samples:
             asked_mps=[drives[d].ego[f].speed_mps for d, f in frames],
             label=torch.tensor(np.stack([self.labels[d][f] for d, f in frames]), device=device),
         )
-
-
-def front(vlm: DecisionModel, drive: Drive, step: int) -> np.ndarray:
-    """What the VLM sees at a step of a drive."""
-    return drive.image("front", step)
 
 
 def asked_steps(drive: Drive, steps: np.ndarray, latency_s: float, period_s: float) -> np.ndarray:
