@@ -258,6 +258,13 @@ def balanced(labels: np.ndarray, balance: float) -> np.ndarray:
     return weights / weights.sum()
 
 
+def with_share(chances: np.ndarray, which: np.ndarray, share: float) -> np.ndarray:
+    """Probabilities (N,) such that those of `which` (N,) bool add up to share; as they are when it is all or none."""
+    if which.all() or not which.any():
+        return chances
+    return np.where(which, share * chances / chances[which].sum(), (1 - share) * chances / chances[~which].sum())
+
+
 def drawn(weights: np.ndarray, batch: int, seed: int, step: int) -> np.ndarray:
     """(batch,) indices of training step `step`, drawn with probabilities weights (N,); computable from any step on."""
     return np.random.default_rng([seed, step]).choice(len(weights), batch, p=weights)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from senna2_planner.memory_bank import decision_bin
 from senna2_vlm.decide import DecisionModel
+from senna2_vlm.model import CARD, read_card
 from training.cache import Arrays, along_drives, weights_digest
 from training.data import DT_S, Drive
 
@@ -25,6 +26,13 @@ def decide_along(vlm: DecisionModel, drive: Drive, period_s: float) -> Decided:
         "index": np.array([o.decision.index for o in out]),
         "hidden": np.stack([o.hidden for o in out]),
     }
+
+
+def bags_known_to(vlm_folder: Path) -> set[str]:
+    """Names of the bags that a VLM was trained on, as far as its card says."""
+    if not (vlm_folder / CARD).is_file():
+        return set()
+    return set(read_card(vlm_folder)["provenance"].get("bags", ()))
 
 
 def front(vlm: DecisionModel, drive: Drive, step: int, camera: str = "front") -> np.ndarray:

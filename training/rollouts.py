@@ -121,7 +121,9 @@ def roll_out(driver: Driver, env: SimEnv, bag: Path | None = None, rig: Rig | No
         asked=asked,
         decided=np.array(decided),
         questions={
-            step: Question(image=front(fronts, step, lag_s), navigation=navigations[step], speed_mps=egos[step].speed_mps)
+            step: Question(
+                image=front(fronts, step, lag_s), navigation=navigations[step], speed_mps=egos[step].speed_mps
+            )
             for step in sorted(set(asked.tolist()))
         },
         collided=world.collided,

@@ -29,7 +29,7 @@ from senna2_vlm.model import build_small, save_parts
 from senna2_vlm.prompt import answer
 from training.command import as_command
 from training.common import command_line, cosine, interruptible, load_progress, save_progress, seed_everything
-from training.data import Target, bag_bytes
+from training.data import Target, bag_bytes, find_bags
 from training.presets import from_command_line
 from training.processes import add_up, add_up_gradients, join, own_parts
 from training.questions import Question, Sampling, draw_weights, read_questions
@@ -200,6 +200,7 @@ def main(args: Args) -> float:
                         "args": to_dict(args),
                         "step": step + 1,
                         "processes": state.num_processes,
+                        "bags": sorted(bag.name for bag in find_bags(args.bags, "training")),
                         "training_frames": len(train),
                         "validation_frames": len(validation),
                         "validation_f1": {name: round(value, 4) for name, value in scores.items()},

@@ -57,10 +57,10 @@ from training.common import (
     seed_everything,
     step_generator,
 )
-from training.data import Drive, Target, balanced, drawn, find_bags, load_drives
+from training.data import Drive, Target, bag_bytes, balanced, drawn, find_bags, load_drives
 from training.decisions import front
 from training.presets import from_command_line
-from training.processes import add_up, add_up_gradients, join, shares
+from training.processes import add_up, add_up_gradients, join, own_parts
 from training.stage1_e2e import actions, save
 from training.tokens import all_tokens
 
@@ -272,7 +272,7 @@ def main(args: Args) -> float:
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=args.lr, betas=args.betas, eps=args.eps, weight_decay=args.weight_decay
     )
-    settings = json.loads(json.dumps(dataclasses.asdict(args), default=str))
+    settings = json.loads(json.dumps(dataclasses.asdict(args), default=str)) | {"bag_bytes": bag_bytes(args.bags)}
     first, error = (
         load_progress(args.run / "progress", model, optimizer, "2", settings) if args.resume else (0, math.inf)
     )
@@ -296,7 +296,7 @@ def main(args: Args) -> float:
             chosen = drawn(chances, args.batch, args.seed, step)
             sums = torch.zeros(3, dtype=torch.float64, device=device)  # of the loss and its parts
             counts = torch.zeros(2, 1 + len(CLASSES), dtype=torch.float64, device=device)
-            for number, part in shares(chosen, args.micro_batch, state):
+            for number, part in own_parts(chosen, args.micro_batch, state):
                 generator = step_generator(args.seed, step, number)
                 late = torch.randint(len(args.latencies_s), (len(part),), generator=generator).numpy()
                 batch = training.batch(vlm, part, late, device)

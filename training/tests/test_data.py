@@ -12,7 +12,7 @@ from senna2_core.objects import EGO, MapElements, MapKind
 from senna2_perception.config import PerceptionConfig
 from senna2_sim.rig import load_rig
 from training.common import step_generator
-from training.data import clip_polylines, find_bags, load_drive, sequence_starts, shuffled
+from training.data import clip_polylines, find_bags, load_drive, sequence_starts, shuffled, with_share
 from training.scenes import Augmentation, augment, make_batch
 from training.sights import ground_shown
 
@@ -126,3 +126,11 @@ def test_augmentation_leaves_the_truth_alone_and_depends_on_the_step_only(drive)
     for field in dataclasses.fields(batch):
         if field.name != "truth":
             torch.testing.assert_close(getattr(same, field.name).float(), getattr(batch, field.name).float())
+
+
+def test_a_share_of_the_draws_goes_to_some_samples_whose_own_proportions_stay():
+    chances, which = np.array([0.1, 0.2, 0.3, 0.4]), np.array([True, True, False, False])
+    found = with_share(chances, which, 0.6)
+    np.testing.assert_allclose(found, [0.2, 0.4, 0.4 * 3 / 7, 0.4 * 4 / 7])
+    for none_or_all in (np.zeros(4, bool), np.ones(4, bool)):
+        assert with_share(chances, none_or_all, 0.6) is chances
