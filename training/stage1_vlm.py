@@ -173,9 +173,11 @@ def main(args: Args) -> float:
             for number, part in own_parts(batch, args.micro_batch, state):
                 with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.bf16):
                     answers, sights = told(part, args)
-                    images, *rest = asked(part)
+                    images, navigations, speeds = asked(part)
                     images = [spoiled(i, args.spoil, [args.seed, step, number, k]) for k, i in enumerate(images)]
-                    share = vlm.answer_loss(images, *rest, answers, sights if args.sights else None, within=whole)
+                    share = vlm.answer_loss(
+                        images, navigations, speeds, answers, sights if args.sights else None, within=whole
+                    )
                 share.backward()
                 shares.append(share.detach())
             add_up_gradients(vlm.model.parameters(), state)

@@ -188,7 +188,7 @@ def test_balance_goes_from_as_recorded_to_all_decisions_alike():
     often, rare = Decision(SpeedAction.KEEP, DirectionAction.STRAIGHT), Decision(SpeedAction.STOP, DirectionAction(1))
     navigation = Navigation(command=DirectionAction.STRAIGHT, text="", target_point=np.zeros(2), speed_limit_mps=1)
     questions = [
-        Question(frame=None, navigation=navigation, speed_mps=0, decision=decision, reason="", sights=[])
+        Question(frame=None, before=None, navigation=navigation, speed_mps=0, decision=decision, reason="", sights=[])
         for decision in [often] * 9 + [rare]
     ]
     assert draw_weights(questions, 0.0)[-1] == pytest.approx(0.1)
