@@ -88,7 +88,7 @@ def assert_plans_are_what_the_classes_compute(bag: Path, models: Path) -> None:
         ego, navigation = read_odometry(step["/ego/odometry"]), read_navigation(step["/ego/navigation"])
         if stamp % 500_000_000 == 0:
             before = steps.get(stamp - round(vlm.parts.frame_lag_s * 1e9))
-            pair = [read_image(one["/camera/front/compressed"]) for one in (before, step) if one]
+            pair = [read_image(one["front"]) for one in (before, step) if one]
             front = np.stack(pair) if vlm.parts.frame_lag_s and before else frames["front"]
             output = vlm.decide(front, navigation, ego.speed_mps)
             conditions[stamp // 500_000_000] = adapter.embed(output)
