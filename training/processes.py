@@ -5,6 +5,7 @@ loss is that part's share of the loss of the whole batch, so sums over processes
 One process alone needs no launcher.
 """
 
+import atexit
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -20,6 +21,8 @@ T = TypeVar("T")
 def join(device: str) -> tuple[PartialState, str]:
     """Meet the other processes, if a launcher started some; also the device that is ours, e.g. "cuda:1"."""
     state = PartialState(cpu=device == "cpu")
+    if state.num_processes > 1:  # its threads must be gone before Python's end, or they may abort the process
+        atexit.register(state.destroy_process_group)
     return state, device if state.num_processes == 1 else str(state.device)
 
 

@@ -1,12 +1,14 @@
 """Publishers of everything that the simulator says about one step."""
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from builtin_interfaces.msg import Time
 from nav_msgs.msg import Odometry
 from rclpy.duration import Duration
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rosgraph_msgs.msg import Clock
 from senna2_msgs.msg import GroundTruth as GroundTruthMsg
 from senna2_msgs.msg import MapElements as MapElementsMsg
@@ -53,6 +55,8 @@ class SensorPublishers:
         self._jpeg = {name: publisher(CompressedImage, f"camera/{name}/compressed") for name in self._cameras}
         self._raw = {name: publisher(Image, f"camera/{name}/image_raw") for name in self._cameras}
         self._info = {name: publisher(CameraInfo, f"camera/{name}/camera_info") for name in self._cameras}
+        cameras = (*self._jpeg.values(), *self._raw.values(), *self._info.values())
+        self._of_steps = (self._clock, self._odometry, self._navigation, self._truth, self._markers, *cameras)
 
     def clock(self, stamp_ns: int) -> None:
         """/clock alone."""
@@ -89,10 +93,16 @@ class SensorPublishers:
         """Call after each step, where nothing may be lost: no reader falls so far behind that a message is dropped."""
         self._steps += 1
         if self._steps % (DEPTH // 2) == 0:
-            self.wait_until_heard()
+            self._wait(self._of_steps)
 
     def wait_until_heard(self) -> None:
-        """Until every reader has every message of the node, at most HEARD_S."""
+        """Until every reader has every message of the node, at most HEARD_S.
+
+        Rare messages are acknowledged late, after the middleware's next heartbeat: seconds for /diagnostics.
+        """
+        self._wait([*self._of_steps, *self._node.publishers])
+
+    def _wait(self, publishers: Sequence[Publisher]) -> None:
         until_s = time.monotonic() + HEARD_S
-        for publisher in self._node.publishers:
+        for publisher in publishers:
             publisher.wait_for_all_acked(Duration(seconds=max(until_s - time.monotonic(), 0.0)))
