@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from senna2_core.actions import PathClass, direction_of
 from senna2_core.bag_index import Series, index_bag, read_together
 from senna2_core.geometry import to_frame
 from senna2_core.kinematics import kinematic_mapping
@@ -108,14 +109,17 @@ class Drive:
         return self.plan if kind == "plan" else self.driven
 
     def decisions(self, kind: Target) -> np.ndarray:
-        """(T, 2) labels: speed action by f_K of the target (-1: no clear one), recorded direction action.
+        """(T, 2) labels: speed action by f_K of the target (-1: no clear one); direction action that belongs to its
+        path class: the recorded intention if it does, else as `direction_of` says.
 
-        Both are -1 where the target is missing.
+        A turn is intended long before a trajectory can show it within f_K's 1.5 s. Both are -1 where the target is
+        missing.
         """
         target = self.target(kind)
         known = np.isfinite(target).all((1, 2))
-        speed, _ = kinematic_mapping(np.where(known[:, None, None], target, 0.0), DT_S)
-        direction = np.array([truth.intention for truth in self.truth])
+        speed, path = kinematic_mapping(np.where(known[:, None, None], target, 0.0), DT_S)
+        intended = zip(path.tolist(), self.truth, self.navigation, strict=True)
+        direction = np.array([direction_of(PathClass(p), t.intention, n.command) for p, t, n in intended])
         return np.where(known[:, None], np.stack([speed, direction], axis=1), -1)
 
 
@@ -252,6 +256,13 @@ def balanced(labels: np.ndarray, balance: float) -> np.ndarray:
     _, which, counts = np.unique(labels, axis=0, return_inverse=True, return_counts=True)
     weights = counts[which.ravel()].astype(np.float64) ** -balance
     return weights / weights.sum()
+
+
+def with_share(chances: np.ndarray, which: np.ndarray, share: float) -> np.ndarray:
+    """Probabilities (N,) such that those of `which` (N,) bool add up to share; as they are when it is all or none."""
+    if which.all() or not which.any():
+        return chances
+    return np.where(which, share * chances / chances[which].sum(), (1 - share) * chances / chances[~which].sum())
 
 
 def drawn(weights: np.ndarray, batch: int, seed: int, step: int) -> np.ndarray:

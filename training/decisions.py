@@ -9,8 +9,9 @@ from torch import Tensor
 
 from senna2_planner.memory_bank import decision_bin
 from senna2_vlm.decide import DecisionModel
+from senna2_vlm.model import CARD, read_card
 from training.cache import Arrays, along_drives, weights_digest
-from training.data import Drive
+from training.data import DT_S, Drive
 
 Decided = Arrays  # "step" (N,) of the frame, "index" (N,) of the decision, "hidden" (N, K, D) float32
 
@@ -19,12 +20,26 @@ def decide_along(vlm: DecisionModel, drive: Drive, period_s: float) -> Decided:
     """What the VLM says to the first frame of each period, as when driving."""
     periods = np.array([ego.stamp_ns for ego in drive.ego]) // round(period_s * 1e9)
     steps = np.unique(periods, return_index=True)[1]
-    out = [vlm.decide(drive.image("front", s), drive.navigation[s], drive.ego[s].speed_mps) for s in steps]
+    out = [vlm.decide(front(vlm, drive, s), drive.navigation[s], drive.ego[s].speed_mps) for s in steps]
     return {
         "step": steps.astype(np.int64),
         "index": np.array([o.decision.index for o in out]),
         "hidden": np.stack([o.hidden for o in out]),
     }
+
+
+def bags_known_to(vlm_folder: Path) -> set[str]:
+    """Names of the bags that a VLM was trained on, as far as its card says."""
+    if not (vlm_folder / CARD).is_file():
+        return set()
+    return set(read_card(vlm_folder)["provenance"].get("bags", ()))
+
+
+def front(vlm: DecisionModel, drive: Drive, step: int, camera: str = "front") -> np.ndarray:
+    """What the VLM sees at a step of a drive, as when driving: the frame, or the one of a lag before and it."""
+    lag = round(vlm.parts.frame_lag_s / DT_S)
+    image = drive.image(camera, step)
+    return np.stack([drive.image(camera, step - lag), image]) if 0 < lag <= step else image
 
 
 def all_decisions(

@@ -18,6 +18,7 @@ from senna2_planner.adapter import AdapterRunner
 from senna2_planner.memory_bank import MemoryBank
 from senna2_planner.planner import PlannerRunner
 from senna2_vlm.decide import DecisionModel
+from senna2_vlm.history import FrameHistory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,7 @@ class Driver:
             raise ValueError("driver: got only one of VLM and adapter, wanted both or none")
         self.perception, self.planner, self.vlm, self.adapter, self.config = perception, planner, vlm, adapter, config
         self._bank = MemoryBank()
+        self._history: FrameHistory[np.ndarray] = FrameHistory(vlm.parts.frame_lag_s if vlm is not None else 0.0)
         self._last_period = -1
 
     @classmethod
@@ -82,6 +84,7 @@ class Driver:
         """Before a new episode."""
         self.perception.reset()
         self._bank.clear()
+        self._history.clear()
         self._last_period = -1
 
     def drive(self, images: dict[str, np.ndarray], ego: EgoState, navigation: Navigation) -> DriverOutput:
@@ -95,11 +98,14 @@ class Driver:
         return DriverOutput(trajectory, seen, decision, condition)
 
     def _decide(self, image: np.ndarray, ego: EgoState, navigation: Navigation) -> DecisionOutput | None:
+        self._history.put(ego.stamp_ns, image)
         period = ego.stamp_ns // round(self.config.vlm_period_s * 1e9)
         if self.vlm is None or self.adapter is None or period == self._last_period:
             return None
         self._last_period = period
-        out = self.vlm.decide(image, navigation, ego.speed_mps, stamp_ns=ego.stamp_ns)
+        before = self._history.before(ego.stamp_ns)
+        frames = image if before is None else np.stack([before, image])
+        out = self.vlm.decide(frames, navigation, ego.speed_mps, stamp_ns=ego.stamp_ns)
         self._bank.put(Condition(stamp_ns=ego.stamp_ns, decision=out.decision, embedding=self.adapter.embed(out)))
         return out
 

@@ -20,6 +20,7 @@ from senna2_perception.perception import Perception
 from training.cache import Arrays, along_drives
 from training.common import seed_everything
 from training.data import Drive
+from training.decisions import front
 from training.scenes import scene_inputs, stride
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def answer(vlm: "DecisionModel", drive: Drive, camera: str, steps: np.ndarray) -
     """`said`, one frame after the other: in a batch, rounding would now and then change a decision."""
     index, hidden = [], []
     for step in steps.tolist():
-        asked = [drive.image(camera, step)], [drive.navigation[step]], [drive.ego[step].speed_mps]
+        asked = [front(vlm, drive, step, camera)], [drive.navigation[step]], [drive.ego[step].speed_mps]
         log_probabilities, states = vlm.score(*asked)
         index.append(int(log_probabilities[0].float().softmax(0).argmax()))
         hidden.append(states[0].float().cpu().numpy())

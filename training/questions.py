@@ -1,8 +1,8 @@
 """What the VLM is asked in training: front frames with the right decision and, in words, the reason for it.
 
-Labels come from the recording itself: the speed action is f_K of the expert's plan (or of what was driven), the
-direction action is the intention that the expert published; the reason, and what each image token shows, are built
-from the true boxes around the car.
+Labels come from the recording itself: the decision is what the expert's plan (or what was driven) shows, see
+`training.data.Drive.decisions`; the reason, and what each image token shows, are built from the true boxes around the
+car.
 """
 
 from dataclasses import dataclass
@@ -31,6 +31,7 @@ class Question:
     """One front frame with what is asked and what is right."""
 
     frame: Any  # compressed image message
+    before: Any  # that of `Sampling.frame_lag_s` before; None: there is none
     navigation: Navigation
     speed_mps: float
     decision: Decision
@@ -39,8 +40,8 @@ class Question:
 
     @property
     def image(self) -> np.ndarray:
-        """(H, W, 3) uint8 RGB."""
-        return read_image(self.frame)
+        """(H, W, 3) uint8 RGB; (2, H, W, 3) with the frame before."""
+        return as_pair(self.frame, self.before)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,7 @@ class Sampling:
     camera: Camera  # the front one
     grid: tuple[int, int]  # rows and columns of image tokens
     target: Target  # whose trajectory is the truth, see `training.data.Drive.target`
+    frame_lag_s: float  # how long before a frame the VLM sees another one; 0: it sees one
     fps: float  # frames per second of the drive; the offset of the first one is drawn
     seed: int  # of the offset
 
@@ -65,6 +67,7 @@ def clip_questions(bag: Path, sampling: Sampling) -> list[Question]:
     drive = load_drive(bag)
     future, labels = drive.target(sampling.target), drive.decisions(sampling.target)
     stride = max(1, round(1 / (DT_S * sampling.fps)))
+    lag = round(sampling.frame_lag_s / DT_S)
     first = int(np.random.default_rng([sampling.seed, *bag.name.encode()]).integers(stride))
     questions = []
     for step in range(first, len(drive), stride):
@@ -75,6 +78,7 @@ def clip_questions(bag: Path, sampling: Sampling) -> list[Question]:
         questions.append(
             Question(
                 frame=drive.frames["front"][step],
+                before=drive.frames["front"][step - lag] if 0 < lag <= step else None,
                 navigation=drive.navigation[step],
                 speed_mps=ego.speed_mps,
                 decision=Decision(*labels[step]),
@@ -83,6 +87,12 @@ def clip_questions(bag: Path, sampling: Sampling) -> list[Question]:
             )
         )
     return questions
+
+
+def as_pair(frame: Any, before: Any) -> np.ndarray:
+    """What `DecisionModel.decide` takes, from messages; before may be None."""
+    image = read_image(frame)
+    return image if before is None else np.stack([read_image(before), image])
 
 
 def accelerations(drive: Drive, step: int) -> np.ndarray:
@@ -127,7 +137,7 @@ def reason(objects: Objects, accelerations_mps2: np.ndarray, future: np.ndarray,
 
 def sights(objects: Objects, camera: Camera, grid: tuple[int, int]) -> list[str]:
     """What each of the rows x columns image tokens shows, row-major, in one word each."""
-    return [prompt.sight(distance) for distance in nearest_shown(objects, camera, grid).ravel()]
+    return [prompt.sight(distance) for distance in nearest_shown(objects, camera, grid)[0].ravel()]
 
 
 def draw_weights(questions: list[Question], balance: float) -> np.ndarray:

@@ -11,7 +11,7 @@ import signal
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -312,8 +312,15 @@ def weights_sha256(folder: Path) -> str:
 def record(job: Job, out: Path) -> dict[str, Any]:
     """Drive one clip; returns its manifest row. A clip in which the expert itself fails leaves no bag.
 
-    ValueError: the clip is not the listed one.
+    A clip that wandering spoiled is driven again without. ValueError: the clip is not the listed one.
     """
+    row = _drive(job, out)
+    if row["sha256"] is None and job.wander:
+        row = _drive(replace(job, wander=False), out)
+    return row | {"job": job.as_row()}
+
+
+def _drive(job: Job, out: Path) -> dict[str, Any]:
     if job.clip and (made := clip_hash(load_clip(job.family, job.seed))) != job.clip:
         raise ValueError(
             f"clip {job.name}: listed as {job.clip}, made as {made}: the generator has changed; "
@@ -346,7 +353,6 @@ def record(job: Job, out: Path) -> dict[str, Any]:
             observation, *_ = env.step(driven)
             steps += 1
     row = {
-        "job": job.as_row(),
         "steps": steps,
         "collided": world.collided,
         "lost": world.lost,

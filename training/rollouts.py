@@ -18,6 +18,7 @@ from senna2_sim.rig import Rig
 from senna2_sim.world.types import Clip
 from senna2_sim.world.world import World
 from training.alignment import Rollout
+from training.data import DT_S
 from training.driver import Driver, through_jpeg
 from training.record import Recorder, ground_truth
 
@@ -107,6 +108,7 @@ def roll_out(driver: Driver, env: SimEnv, bag: Path | None = None, rig: Rig | No
             observation, *_ = env.step(out.trajectory)
     ttc, progress, limit, collided = (np.array(column) for column in zip(*states, strict=True))
     expert_speed, expert_progress = demonstration(env.clip, len(egos))
+    lag_s = driver.vlm.parts.frame_lag_s if driver.vlm is not None else 0.0
     asked = np.searchsorted([ego.stamp_ns for ego in egos], stamps)
     return Episode(
         clip=env.clip.id,
@@ -119,7 +121,9 @@ def roll_out(driver: Driver, env: SimEnv, bag: Path | None = None, rig: Rig | No
         asked=asked,
         decided=np.array(decided),
         questions={
-            step: Question(image=front(fronts, step), navigation=navigations[step], speed_mps=egos[step].speed_mps)
+            step: Question(
+                image=front(fronts, step, lag_s), navigation=navigations[step], speed_mps=egos[step].speed_mps
+            )
             for step in sorted(set(asked.tolist()))
         },
         collided=world.collided,
@@ -127,6 +131,7 @@ def roll_out(driver: Driver, env: SimEnv, bag: Path | None = None, rig: Rig | No
     )  # fmt: skip
 
 
-def front(fronts: Sequence[np.ndarray], step: int) -> np.ndarray:
-    """What the VLM saw at a step, of the front camera's frames so far."""
-    return fronts[step]
+def front(fronts: Sequence[np.ndarray], step: int, lag_s: float) -> np.ndarray:
+    """What the VLM saw at a step, of the front camera's frames so far: with a lag, the frame before, too."""
+    lag = round(lag_s / DT_S)
+    return np.stack([fronts[step - lag], fronts[step]]) if 0 < lag <= step else fronts[step]

@@ -19,7 +19,7 @@ from senna2_perception.heads import Targets
 from senna2_perception.preprocess import ego_features, navigation_features, stack_images
 from senna2_sim.rig import Rig
 from training.data import DT_S, Drive, Target, clip_polylines
-from training.sights import LANE_HALF_WIDTH_M, nearest_shown
+from training.sights import LANE_HALF_WIDTH_M, closing_rates, ground_shown, nearest_shown
 
 
 @dataclass
@@ -49,6 +49,7 @@ class SceneBatch:
         return SceneBatch(**moved, truth=Targets(**boxes, cues=cues))
 
 
+LANE_RANGE_M = 8.0  # the ground is asked for its place beside the route within this
 LEARNED_KINDS = [kind for kind in MapKind if kind != MapKind.LANE_CENTER]  # lane centres cannot be seen
 
 
@@ -125,21 +126,31 @@ def _targets(flat: Sequence[tuple[Drive, int]], config: PerceptionConfig, rig: R
 
 
 def _cues(agents: Objects, drive: Drive, step: int, config: PerceptionConfig, rig: Rig) -> tuple[np.ndarray, ...]:
-    """Sights (I,), route (R, 2) and leader (2,) of CueTargets; agents in base_link."""
-    grid = token_grid(config)
-    sights = np.concatenate([nearest_shown(agents, rig[name], grid).ravel() for name in config.cameras])
+    """Sights, rates and lanes (I,), route (R, 2) and leader (2,) of CueTargets; agents in base_link."""
+    grid, speed = token_grid(config), drive.ego[step].speed_mps
+    sights, rates = [], []
+    for camera in (rig[name] for name in config.cameras):
+        distances, who = nearest_shown(agents, camera, grid)
+        sights.append(distances.ravel())
+        rates.append(np.append(closing_rates(agents, speed, camera), 0.0)[who.ravel()])
     route = Polyline(_select(drive.map, [MapKind.ROUTE]).in_frame(drive.poses[step]).points[0])
     here = route.project(np.zeros(2))[0]
     points = route.at(here + np.array(config.route_stations_m))[:, :2]
+    ground = np.concatenate([ground_shown(rig[name], grid) for name in config.cameras])
+    shown = np.isfinite(ground[:, 0])
+    lanes = np.full(len(ground), np.nan)
+    lanes[shown] = route.project(ground[shown])[1]
+    lanes[~(np.abs(lanes) < LANE_RANGE_M)] = np.nan
+    seen = np.concatenate(sights), np.concatenate(rates), lanes, points
     station, offset = route.project(agents.boxes[:, :2])
     gap = station - here - agents.boxes[:, 3] / 2 - (EGO.length_m - EGO.rear_overhang_m)
     leads = np.flatnonzero((np.abs(offset) < LANE_HALF_WIDTH_M) & (gap > 0) & (gap < config.range_front_m))
     if not len(leads):
-        return sights, points, np.array([np.inf, 0.0])
+        return *seen, np.array([np.inf, 0.0])
     nearest = leads[np.argmin(gap[leads])]
     heading = route.at(station[nearest])[2]
     along = agents.velocities[nearest] @ [np.cos(heading), np.sin(heading)]
-    return sights, points, np.array([gap[nearest], along])
+    return *seen, np.array([gap[nearest], speed - along])
 
 
 def _select(elements: MapElements, kinds: Sequence[MapKind]) -> MapElements:
@@ -154,6 +165,10 @@ class Augmentation:
     speed_noise_mps: float = 0.4  # on the speed that perception is told; the planner's reference stays exact
     ego_dropout: float = 0.4  # share of frames that do not know their speed
     memory_dropout: float = 0.2  # share of frames that do not remember
+    target_dropout: float = 0.4  # share of sequences without the navigation's target point: 40 m ahead on the route, it
+    target_noise_m: float = (
+        1.0  # ... and its noise. An easy answer to where the lane runs, and a wrong one off the lane
+    )
     gain: float = 0.2  # image contrast, +-
     bias: float = 20.0  # image brightness, +-, of 255
     colour: float = 0.25  # of each colour channel, +-: a leader must be known by more than its paint
@@ -218,6 +233,8 @@ def augment(batch: SceneBatch, how: Augmentation, generator: torch.Generator) ->
         return torch.rand(shape, generator=generator)
 
     b, t, v = batch.images.shape[:3]
+    target = batch.navigation[..., 5:7] + how.target_noise_m / 40.0 * torch.randn(b, t, 2, generator=generator)
+    target = target * (uniform(b, 1, 1) >= how.target_dropout)
     speed = batch.ego[..., :1] + how.speed_noise_mps / 15.0 * torch.randn(b, t, 1, generator=generator)
     known = uniform(b, t, 1) >= how.ego_dropout
     gain = 1 + how.gain * (2 * uniform(b, 1, v, 1, 1, 1) - 1)
@@ -226,6 +243,7 @@ def augment(batch: SceneBatch, how: Augmentation, generator: torch.Generator) ->
     return replace(
         batch,
         ego=torch.cat([speed, batch.ego[..., 1:]], dim=-1) * known,
+        navigation=torch.cat([batch.navigation[..., :5], target, batch.navigation[..., 7:]], dim=-1),
         valid=batch.valid & (uniform(b, t, 1) >= how.memory_dropout),
         images=(batch.images.float() * gain + bias).clamp(0, 255),
     )

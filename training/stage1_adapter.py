@@ -45,8 +45,18 @@ from training.common import (
     seed_everything,
     step_generator,
 )
-from training.data import VALIDATION_SEEDS, Drive, Target, bag_bytes, balanced, drawn, find_bags, load_drives
-from training.decisions import Decided, all_decisions, pick
+from training.data import (
+    VALIDATION_SEEDS,
+    Drive,
+    Target,
+    bag_bytes,
+    balanced,
+    drawn,
+    find_bags,
+    load_drives,
+    with_share,
+)
+from training.decisions import Decided, all_decisions, bags_known_to, pick
 from training.metrics import open_loop
 from training.presets import from_command_line
 from training.processes import add_up, add_up_gradients, join, own_parts
@@ -91,6 +101,9 @@ class Args:
     """Samples that a process looks at at once; gradients are accumulated until the batch is through."""
     balance: float = 0.5
     """0: what is asked for (speed action, path) as often as recorded, 1: all equally often."""
+    unseen: float = 0.5
+    """Share of samples from bags that the VLM was not trained on, where there are both: it is more often right about
+    those that it knows, and a planner that sees only these learns to trust it too much."""
     draws: int = 4
     """Noise levels per sample in the diffusion loss."""
     steps: int = 1200
@@ -224,6 +237,10 @@ def main(args: Args) -> float:
 
     training, held_out = samples("training"), samples("validation")
     chances = balanced(actions(training.drives, training.where, args.target), args.balance)
+    if args.uses_vlm:
+        known = bags_known_to(args.vlm)
+        unseen = np.array([drive.name not in known for drive in training.drives])
+        chances = with_share(chances, unseen[training.where[:, 0]], args.unseen)
     planner = make_planner(planner_config)
     if args.from_scratch:
         planner.set_statistics(*all_targets(training.drives, args.target))

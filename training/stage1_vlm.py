@@ -9,7 +9,7 @@ Several GPUs: accelerate launch --multi_gpu --num_processes 8 -m training.stage1
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Literal
@@ -29,7 +29,7 @@ from senna2_vlm.model import build_small, save_parts
 from senna2_vlm.prompt import answer
 from training.command import as_command
 from training.common import command_line, cosine, interruptible, load_progress, save_progress, seed_everything
-from training.data import Target, bag_bytes
+from training.data import Target, bag_bytes, find_bags
 from training.presets import from_command_line
 from training.processes import add_up, add_up_gradients, join, own_parts
 from training.questions import Question, Sampling, draw_weights, read_questions
@@ -64,8 +64,12 @@ class Args:
     """Also learn what each image token shows."""
     reasons: bool = True
     """Also learn to say why, after the decision."""
+    frame_lag_s: float = 0.5
+    """The VLM sees the front frame of so long before as well; 0: one frame, as in the paper."""
     fps: float = 5.0
     """Frames taken from each clip, per second. The paper has 1; the small preset takes more of its few clips."""
+    spoil: float = 1.0
+    """How much brightness, colours and framing of training frames vary; 0: not at all."""
     steps: int = 2000
     """Optimizer steps."""
     batch: int = 8
@@ -109,6 +113,8 @@ FULL = Args(  # Senna-2 A.1; it says nothing of max_grad_norm, of balance, and o
     rig="nuscenes",
     sights=False,
     reasons=False,
+    spoil=0.0,
+    frame_lag_s=0.0,
     fps=1.0,
     steps=10_000,
     batch=512,
@@ -129,11 +135,14 @@ def main(args: Args) -> float:
     seed_everything(args.seed, args.threads)
     state, device = join(args.device)
     vlm = DecisionModel.from_pretrained(args.start, device, torch.float32) if args.start else small(args, device)
+    vlm.parts = replace(vlm.parts, frame_lag_s=args.frame_lag_s)
     if args.device == "cpu":
         vlm.model.set_attn_implementation("eager")  # its backward pass takes half the time of the fused one
     camera = load_rig(args.rig)["front"]
     grid = vlm.image_grid(camera.height, camera.width)
-    sampling = Sampling(camera=camera, grid=grid, target=args.target, fps=args.fps, seed=args.seed)
+    sampling = Sampling(
+        camera=camera, grid=grid, target=args.target, frame_lag_s=args.frame_lag_s, fps=args.fps, seed=args.seed
+    )
     settings = to_dict(args) | {"bag_bytes": bag_bytes(args.bags)}
     train = read_questions(args.bags, "training", sampling)
     validation = read_questions(args.bags, "validation", sampling)
@@ -161,10 +170,14 @@ def main(args: Args) -> float:
             vlm.model.train()
             optimizer.zero_grad()
             whole, shares = told(batch, args), []
-            for _, part in own_parts(batch, args.micro_batch, state):
+            for number, part in own_parts(batch, args.micro_batch, state):
                 with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.bf16):
                     answers, sights = told(part, args)
-                    share = vlm.answer_loss(*asked(part), answers, sights if args.sights else None, within=whole)
+                    images, navigations, speeds = asked(part)
+                    images = [spoiled(i, args.spoil, [args.seed, step, number, k]) for k, i in enumerate(images)]
+                    share = vlm.answer_loss(
+                        images, navigations, speeds, answers, sights if args.sights else None, within=whole
+                    )
                 share.backward()
                 shares.append(share.detach())
             add_up_gradients(vlm.model.parameters(), state)
@@ -189,6 +202,7 @@ def main(args: Args) -> float:
                         "args": to_dict(args),
                         "step": step + 1,
                         "processes": state.num_processes,
+                        "bags": sorted(bag.name for bag in find_bags(args.bags, "training")),
                         "training_frames": len(train),
                         "validation_frames": len(validation),
                         "validation_f1": {name: round(value, 4) for name, value in scores.items()},
@@ -218,6 +232,20 @@ def small(args: Args, device: str) -> DecisionModel:
 def asked(questions: Sequence[Question]) -> tuple[list, list, list]:
     """Images, navigations and speeds, as `DecisionModel` takes them."""
     return [q.image for q in questions], [q.navigation for q in questions], [q.speed_mps for q in questions]
+
+
+def spoiled(image: np.ndarray, how_much: float, seed: Sequence[int]) -> np.ndarray:
+    """A frame or pair of frames, uint8, brighter or darker, in other colours and a little aside."""
+    if not how_much:
+        return image
+    rng = np.random.default_rng(seed)
+    gain = (1 + how_much * rng.uniform(-0.2, 0.2)) * (1 + how_much * rng.uniform(-0.2, 0.2, 3))
+    changed = np.clip(image * gain + how_much * rng.uniform(-20, 20), 0, 255).astype(np.uint8)
+    down, right = (int(round(how_much * rng.uniform(-most, most))) for most in (5, 10))
+    rows, columns = (
+        np.clip(np.arange(size) - by, 0, size - 1) for size, by in zip(image.shape[-3:-1], (down, right), strict=True)
+    )
+    return changed[..., rows[:, None], columns, :]
 
 
 def told(questions: Sequence[Question], args: Args) -> tuple[list[str], list[list[str]]]:

@@ -48,7 +48,6 @@ from senna2_vlm.config import LoraSettings
 from senna2_vlm.decide import DecisionModel
 from senna2_vlm.model import attach_lora, save_parts
 from training.alignment import Shown, gate, label_loss, open_loop_loss, shown
-from training.command import as_command
 from training.common import (
     command_line,
     cosine,
@@ -59,6 +58,7 @@ from training.common import (
     step_generator,
 )
 from training.data import Drive, Target, bag_bytes, balanced, drawn, find_bags, load_drives
+from training.decisions import front
 from training.presets import from_command_line
 from training.processes import add_up, add_up_gradients, join, own_parts
 from training.stage1_e2e import actions, save
@@ -207,11 +207,6 @@ class Samples:
             asked_mps=[drives[d].ego[f].speed_mps for d, f in frames],
             label=torch.tensor(np.stack([self.labels[d][f] for d, f in frames]), device=device),
         )
-
-
-def front(vlm: DecisionModel, drive: Drive, step: int) -> np.ndarray:
-    """What the VLM sees at a step of a drive."""
-    return drive.image("front", step)
 
 
 def asked_steps(drive: Drive, steps: np.ndarray, latency_s: float, period_s: float) -> np.ndarray:
@@ -466,5 +461,4 @@ def validate(
 
 
 if __name__ == "__main__":
-    with as_command():
-        main(from_command_line({"small": SMALL, "full": FULL}))
+    main(from_command_line({"small": SMALL, "full": FULL}))

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Stage 1 of the small preset, end to end, on two cores; again after Ctrl-C: it goes on where it stopped.
 # expert bags -> VLM (1a) beside perception and planner (1b) -> bags in which these two drive and the expert says what it
-# would do -> 1b goes on with both -> adapter (1c).
+# would do -> 1b goes on with both -> adapter (1c) -> bags that the whole stack drives -> adapter again.
 # SEED=1 ... trains other seeds on the same bags, after seed 0; CLIPS: training clips per family; OUT: where the result goes.
 set -eu
 PYTHON=${PYTHON:-.venv/bin/python}
@@ -15,7 +15,7 @@ mkdir -p "$RUN"
 $PYTHON -m training.record --clips "$CLIPS"
 # In the background a shell starts what ignores Ctrl-C; and 1a must hear of it once, from us: the second one is at once.
 setsid env --default-signal=INT \
-  $PYTHON -m training.stage1_vlm --resume --seed "$SEED" --run "$RUN/vlm" --out "$OUT/vlm" > "$RUN/vlm.log" 2>&1 &
+  $PYTHON -m training.stage1_vlm --resume --steps 3000 --seed "$SEED" --run "$RUN/vlm" --out "$OUT/vlm" > "$RUN/vlm.log" 2>&1 &
 vlm=$!
 stop() { # exit code; 1a may end its step and save
   trap - INT TERM HUP EXIT
@@ -30,8 +30,16 @@ OMP_NUM_THREADS=2 $PYTHON -m training.stage1_e2e --resume --threads 2 --seed "$S
   --run "$RUN/e2e" --out "$RUN/e2e/model"
 wait $vlm || { tail -3 "$RUN/vlm.log"; exit 1; }
 trap - INT TERM HUP EXIT # its number may be another process's from now on
-$PYTHON -m training.record --policy runs/train/seed0/e2e/model --first 100 --clips 6 --validation 0
-OMP_NUM_THREADS=2 $PYTHON -m training.stage1_e2e --resume --threads 2 --seed "$SEED" --steps 800 --lr 3e-4 \
+$PYTHON -m training.record --policy runs/train/seed0/e2e/model --first 100 --clips 4 --validation 0
+OMP_NUM_THREADS=2 $PYTHON -m training.stage1_e2e --resume --threads 2 --seed "$SEED" --steps 800 --lr 4e-4 \
   --start "$RUN/e2e/model" --run "$RUN/e2e_2" --out "$RUN/e2e_2/model"
-OMP_NUM_THREADS=2 $PYTHON -m training.stage1_adapter --resume --threads 2 --seed "$SEED" \
-  --start "$RUN/e2e_2/model" --vlm "$OUT/vlm" --run "$RUN/adapter" --out "$OUT"
+adapter() { # folder of the run, where the model goes
+  OMP_NUM_THREADS=2 $PYTHON -m training.stage1_adapter --resume --threads 2 --seed "$SEED" --steps 2000 \
+    --start "$RUN/e2e_2/model" --vlm "$OUT/vlm" --run "$RUN/$1" --out "$2"
+}
+adapter adapter_1 "$RUN/first"
+cp -r "$OUT/vlm" "$RUN/first/"
+$PYTHON -m training.record --policy runs/train/seed0/first --first 200 --clips 4 --validation 0
+mkdir -p "$RUN/adapter_2"
+cp -rl "$RUN/adapter_1/tokens" "$RUN/adapter_1/decisions" "$RUN/adapter_2/" 2> "$RUN/cp.log" || true # what is known of the other bags
+adapter adapter_2 "$OUT"

@@ -12,8 +12,9 @@ from senna2_core.objects import EGO, MapElements, MapKind
 from senna2_perception.config import PerceptionConfig
 from senna2_sim.rig import load_rig
 from training.common import step_generator
-from training.data import clip_polylines, find_bags, load_drive, sequence_starts, shuffled
+from training.data import clip_polylines, find_bags, load_drive, sequence_starts, shuffled, with_share
 from training.scenes import Augmentation, augment, make_batch
+from training.sights import ground_shown
 
 CONFIG, RIG = PerceptionConfig(), load_rig("small")
 
@@ -61,6 +62,14 @@ def test_targets_are_the_truth_seen_from_the_ego(drive):
         assert distance[ahead[:, 0] < 26].max() < 0.6
     bumper_to_bumper = 15.0 - boxes_length(batch)[0] / 2 - (EGO.length_m - EGO.rear_overhang_m)
     torch.testing.assert_close(batch.truth.cues.leader[:, 0], bumper_to_bumper.expand(4), atol=0.1, rtol=0)
+    closing = torch.tensor([drive.ego[step].speed_mps - 5.0 for step in (0, 5, 7, 12)])
+    torch.testing.assert_close(batch.truth.cues.leader[:, 1], closing.float(), atol=0.6, rtol=0)  # on a curved route
+    ground = np.concatenate([ground_shown(RIG[name], (6, 10)) for name in CONFIG.cameras])
+    near = np.hypot(*ground.T) < 8  # where a circle of 50 m and more is still straight
+    torch.testing.assert_close(
+        batch.truth.cues.lanes[:, near], torch.from_numpy(ground[near, 1]).float().expand(4, -1), atol=0.8, rtol=0
+    )
+    assert torch.isnan(batch.truth.cues.lanes[:, np.isnan(ground[:, 0])]).all()
     front = batch.truth.cues.sights.unflatten(1, (4, 6, 10))[:, 0]
     assert (front.amin((1, 2)) - bumper_to_bumper).abs().max() < 3.0  # seen from the camera, not from the bumper
     torch.testing.assert_close(
@@ -107,8 +116,21 @@ def test_augmentation_leaves_the_truth_alone_and_depends_on_the_step_only(drive)
     assert one.trajectory is batch.trajectory and one.speed_mps is batch.speed_mps
     lost = one.ego[..., 1] == 0
     assert lost.any() and (one.ego[lost] == 0).all()
-    nothing = Augmentation(speed_noise_mps=0, ego_dropout=0, memory_dropout=0, gain=0, bias=0, colour=0)
+    far = augment(batch, Augmentation(target_dropout=1.0), step_generator(0, 3)).navigation
+    assert (far[..., 5:7] == 0).all() and (batch.navigation[..., 5:7] != 0).any()
+    torch.testing.assert_close(far[..., [*range(5), 7]], batch.navigation[..., [*range(5), 7]], rtol=0, atol=0)
+    nothing = Augmentation(
+        speed_noise_mps=0, ego_dropout=0, memory_dropout=0, target_dropout=0, target_noise_m=0, gain=0, bias=0, colour=0
+    )
     same = augment(batch, nothing, step_generator(0, 3))
     for field in dataclasses.fields(batch):
         if field.name != "truth":
             torch.testing.assert_close(getattr(same, field.name).float(), getattr(batch, field.name).float())
+
+
+def test_a_share_of_the_draws_goes_to_some_samples_whose_own_proportions_stay():
+    chances, which = np.array([0.1, 0.2, 0.3, 0.4]), np.array([True, True, False, False])
+    found = with_share(chances, which, 0.6)
+    np.testing.assert_allclose(found, [0.2, 0.4, 0.4 * 3 / 7, 0.4 * 4 / 7])
+    for none_or_all in (np.zeros(4, bool), np.ones(4, bool)):
+        assert with_share(chances, none_or_all, 0.6) is chances

@@ -15,7 +15,7 @@ from senna2_sim.rig import load_rig
 from training.alignment import marks
 from training.data import load_drive
 from training.driver import Driver, DriverOutput
-from training.rollouts import demonstration, roll_out
+from training.rollouts import demonstration, front, roll_out
 
 KEEP = Decision(SpeedAction.KEEP, DirectionAction.STRAIGHT)
 RIG = load_rig("small")
@@ -34,6 +34,7 @@ class Scripted(Driver):
     """A privileged driver that says "keep, straight" every fifth step and remembers what it was shown."""
 
     condition: Condition | None = None
+    vlm = None
 
     def __init__(self, env, name):
         self.env, self.name = env, name
@@ -104,3 +105,10 @@ def test_a_bag_needs_a_rig(tmp_path):
     env = DarkEnv("follow_stop", 0, render=False)
     with pytest.raises(ValueError, match="no rig was given"):
         roll_out(Scripted(env, "expert"), env, tmp_path / "bag")
+
+
+def test_a_vlm_of_two_frames_is_asked_again_with_both():
+    frames = [np.full((2, 2, 3), step, np.uint8) for step in range(9)]
+    np.testing.assert_array_equal(front(frames, 7, 0.5), np.stack([frames[2], frames[7]]))
+    np.testing.assert_array_equal(front(frames, 4, 0.5), frames[4])
+    np.testing.assert_array_equal(front(frames, 7, 0.0), frames[7])

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -26,11 +27,11 @@ from senna2_vlm.decide import DecisionModel
 from senna2_vlm.model import read_card
 from training import stage1_vlm
 from training.questions import Question, Sampling, clip_questions, draw_weights, reason, sights
-from training.stage1_vlm import Args, main
+from training.stage1_vlm import Args, main, spoiled
 
 TINY = SmallVlmConfig(hidden=64, heads=2, layers=1, feed_forward=64, vision_hidden=32, vision_layers=2, vision_heads=2)
 FRONT = load_rig("small")["front"]
-EVERY_FRAME = Sampling(camera=FRONT, grid=(6, 11), target="plan", fps=10.0, seed=0)
+EVERY_FRAME = Sampling(camera=FRONT, grid=(6, 11), target="plan", frame_lag_s=0.5, fps=10.0, seed=0)
 ACCELERATION = {SpeedAction.ACCELERATE: 1.0, SpeedAction.KEEP: 0.0, SpeedAction.DECELERATE: -1.0}
 
 
@@ -187,9 +188,21 @@ def test_balance_goes_from_as_recorded_to_all_decisions_alike():
     often, rare = Decision(SpeedAction.KEEP, DirectionAction.STRAIGHT), Decision(SpeedAction.STOP, DirectionAction(1))
     navigation = Navigation(command=DirectionAction.STRAIGHT, text="", target_point=np.zeros(2), speed_limit_mps=1)
     questions = [
-        Question(frame=None, navigation=navigation, speed_mps=0, decision=decision, reason="", sights=[])
+        Question(frame=None, before=None, navigation=navigation, speed_mps=0, decision=decision, reason="", sights=[])
         for decision in [often] * 9 + [rare]
     ]
     assert draw_weights(questions, 0.0)[-1] == pytest.approx(0.1)
     assert draw_weights(questions, 1.0)[-1] == pytest.approx(0.5)
     assert draw_weights(questions, 0.5)[-1] == pytest.approx(0.25)
+
+
+def test_training_frames_are_spoiled_a_little_and_both_of_a_pair_alike():
+    picture = cv2.resize(np.random.default_rng(0).integers(30, 220, (18, 32, 3), dtype=np.uint8), (320, 180))
+    pair = np.stack([picture, np.roll(picture, 3, axis=1)])
+    assert spoiled(pair, 0.0, [1]) is pair
+    changed = [spoiled(pair, 1.0, [seed]) for seed in range(20)]
+    assert all(c.shape == pair.shape and c.dtype == np.uint8 for c in changed)
+    np.testing.assert_array_equal(changed[3], spoiled(pair, 1.0, [3]))
+    np.testing.assert_array_equal(changed[3][0], spoiled(picture, 1.0, [3]))
+    means = [c.mean() for c in changed]
+    assert 5 < np.std(means) < 40 and abs(np.mean(means) - picture.mean()) < 25

@@ -25,7 +25,7 @@ from training.questions import Sampling, clip_questions, draw_weights
 from training.stage1_vlm import FULL, SMALL, Args, asked, main, told
 
 TINY = SmallVlmConfig(hidden=64, heads=2, layers=1, feed_forward=64, vision_hidden=32, vision_layers=2, vision_heads=2)
-SAMPLING = Sampling(camera=load_rig("small")["front"], grid=(6, 11), target="plan", fps=10.0, seed=0)
+SAMPLING = Sampling(camera=load_rig("small")["front"], grid=(6, 11), target="plan", frame_lag_s=0.5, fps=10.0, seed=0)
 PRESETS = {"small": SMALL, "full": FULL}
 
 

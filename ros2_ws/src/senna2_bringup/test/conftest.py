@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,9 @@ def write_standin_models(folder: Path) -> Path:
     from senna2_vlm.model import build_small, save_parts
 
     torch.manual_seed(0)
-    save_parts(build_small(SmallVlmConfig(), seed=0), folder / "vlm", stage="1a", provenance={})
+    save_parts(
+        replace(build_small(SmallVlmConfig(), seed=0), frame_lag_s=0.5), folder / "vlm", stage="1a", provenance={}
+    )
     tokens, size = DecisionModel.from_pretrained(folder / "vlm").hidden_shape
     adapter = AdapterConfig(hidden_tokens=tokens, hidden_size=size)
     for name, module, config in (

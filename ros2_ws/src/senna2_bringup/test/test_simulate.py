@@ -87,7 +87,10 @@ def assert_plans_are_what_the_classes_compute(bag: Path, models: Path) -> None:
         frames = {name: read_image(step[name]) for name in perception.cameras}
         ego, navigation = read_odometry(step["/ego/odometry"]), read_navigation(step["/ego/navigation"])
         if stamp % 500_000_000 == 0:
-            output = vlm.decide(frames["front"], navigation, ego.speed_mps)
+            before = steps.get(stamp - round(vlm.parts.frame_lag_s * 1e9))
+            pair = [read_image(one["front"]) for one in (before, step) if one]
+            front = np.stack(pair) if vlm.parts.frame_lag_s and before else frames["front"]
+            output = vlm.decide(front, navigation, ego.speed_mps)
             conditions[stamp // 500_000_000] = adapter.embed(output)
         condition = conditions[max((stamp - 100_000_000) // 500_000_000, min(conditions))]
         tokens = perception.perceive(frames, ego, navigation).tokens

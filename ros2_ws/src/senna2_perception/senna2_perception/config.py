@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class PerceptionConfig:
-    """Small preset: four cameras at 160x90 (front reduced from 320x180), 48 scene tokens."""
+    """Small preset: four cameras at 160x90 (front reduced from 320x180), 49 scene tokens."""
 
     cameras: tuple[str, ...] = ("front", "left", "right", "rear")
     camera_widths: tuple[int, ...] = (320, 160, 160, 160)  # expected on input, px
@@ -58,8 +58,8 @@ class PerceptionConfig:
 
     @property
     def tokens(self) -> int:
-        """N, scene tokens handed to the planner: agents, map, free, navigation, ego."""
-        return self.agent_queries + self.map_queries + self.scene_queries + 2
+        """N, scene tokens handed to the planner: agents, map, free, navigation, ego, leader."""
+        return self.agent_queries + self.map_queries + self.scene_queries + 3
 
 
 FULL_PERCEPTION = PerceptionConfig(

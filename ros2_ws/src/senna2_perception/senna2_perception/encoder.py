@@ -1,4 +1,8 @@
-"""Images -> image tokens: one convolutional backbone shared by all cameras. B batch, V cameras, D token size."""
+"""Images -> image tokens: one convolutional backbone shared by all cameras. B batch, V cameras, D token size.
+
+It sees two frames at once, the present one and the one a memory lag before: how fast something comes nearer shows in
+how fast it grows, whatever its size.
+"""
 
 import math
 from pathlib import Path
@@ -37,7 +41,7 @@ def _small_backbone(config: PerceptionConfig) -> nn.Module:
     """Eight convolutions, stride 16."""
     c = config.channels
     return nn.Sequential(
-        _convolution(3, c, 2),
+        _convolution(6, c, 2),
         _convolution(c, 2 * c, 2),
         _Residual(2 * c),
         _convolution(2 * c, 4 * c, 2),
@@ -55,7 +59,7 @@ class _ResNet50(nn.Module):
         from transformers import ResNetBackbone, ResNetConfig  # takes seconds: not for the small backbone
 
         super().__init__()
-        self.resnet = ResNetBackbone(ResNetConfig(out_features=["stage4"])).eval()
+        self.resnet = ResNetBackbone(ResNetConfig(num_channels=6, out_features=["stage4"])).eval()
         self.project = nn.Conv2d(2048, config.size, 1)
 
     def train(self, mode: bool = True) -> "_ResNet50":
@@ -68,10 +72,13 @@ class _ResNet50(nn.Module):
         return cast(Tensor, self.project(self.resnet(x).feature_maps[0]))
 
     def load_pretrained(self, name: str | Path) -> None:
-        """Weights of a Hugging Face ResNet-50: a folder, or a name on its hub."""
+        """Weights of a Hugging Face ResNet-50: a folder or a name on its hub. It has seen one frame at a time: both
+        frames get its first convolution, halved."""
         from transformers import ResNetBackbone
 
         pretrained = ResNetBackbone.from_pretrained(name, out_features=["stage4"]).state_dict()
+        first = next(key for key in pretrained if pretrained[key].ndim == 4)
+        pretrained[first] = torch.cat([pretrained[first], pretrained[first]], dim=1) / 2
         try:
             self.resnet.load_state_dict(pretrained)
         except RuntimeError as error:
@@ -98,10 +105,15 @@ class Encoder(nn.Module):
             )
         self.backbone.load_pretrained(name)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """images (B, V, H, W, 3) uint8 (or float in 0..255) -> tokens (B, V * rows * columns, D)."""
+    def forward(self, images: Tensor, before: Tensor, known: Tensor) -> Tensor:
+        """Tokens (B, V * rows * columns, D) of images (B, V, H, W, 3), uint8 or float in 0..255.
+
+        before: the images a memory lag earlier, same shape; known (B,) bool, False: there are none, whatever it holds.
+        """
         batch, views = images.shape[:2]
-        x = (images.flatten(0, 1).float() - self.config.pixel_mean) / self.config.pixel_std
+        pair = torch.cat([images.float(), before.float()], dim=-1)
+        x = (pair - self.config.pixel_mean) / self.config.pixel_std
+        x = torch.cat([x[..., :3], x[..., 3:] * known[:, None, None, None, None]], dim=-1).flatten(0, 1)
         x = x.permute(0, 3, 1, 2)  # a view that is channels-last in memory, the fast layout on CPUs
         features = self.backbone(x).flatten(2).transpose(1, 2)
         tokens = features.reshape(batch, views, -1, self.config.size) + self.position

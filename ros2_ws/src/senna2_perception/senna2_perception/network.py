@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from senna2_perception.config import PerceptionConfig
 from senna2_perception.encoder import Encoder
 from senna2_perception.heads import Detections, Heads
+from senna2_perception.leader import leader_token
 from senna2_perception.preprocess import EGO_FEATURES, NAVIGATION_FEATURES
 
 MOTION_FEATURES = 5  # x, y (units of 10 m), sin, cos of yaw of the past base_link seen from the present one; age s
@@ -18,7 +19,7 @@ MOTION_FEATURES = 5  # x, y (units of 10 m), sin, cos of yaw of the past base_li
 
 @dataclass
 class Memory:
-    """Query features of past frames, each seen by the first layer alone: nothing accumulates over time."""
+    """Query features of past frames, each from the first layer: nothing accumulates over time."""
 
     tokens: Tensor  # (B, L, agent_queries + scene_queries, D)
     motion: Tensor  # (B, L, 5), see `motion_features`
@@ -52,14 +53,14 @@ class _Layer(nn.Module):
 
 
 class PerceptionNetwork(nn.Module):
-    """Learned queries decode the images; the first layer sees one frame, the later ones also the past and the ego."""
+    """Learned queries decode the images; the first layer sees no more, the later ones also the past and the ego."""
 
     def __init__(self, config: PerceptionConfig):
         super().__init__()
         self.config = config
         size = config.size
         self.encoder = Encoder(config)
-        self.queries = nn.Parameter(torch.randn(config.tokens - 2, size))
+        self.queries = nn.Parameter(torch.randn(config.tokens - 3, size))
         self.layers = nn.ModuleList(_Layer(size, config.heads) for _ in range(config.layers))
         self.motion = nn.Sequential(nn.Linear(MOTION_FEATURES, size), nn.SiLU(), nn.Linear(size, size))
         self.memory_norm = nn.LayerNorm(size)
@@ -68,22 +69,28 @@ class PerceptionNetwork(nn.Module):
         self.norm = nn.LayerNorm(size)
         self.heads = Heads(config)
 
-    def observe(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """One frame alone: images (B, V, H, W, 3) uint8 -> image tokens (B, I, D), queries (B, N - 2, D)."""
-        tokens = self.encoder(images)
+    def observe(self, images: Tensor, before: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Images alone -> image tokens (B, I, D), queries (B, N - 3, D).
+
+        images: (B, V, H, W, 3) uint8; before: those of the first memory lag; known (B,): whether there are any.
+        """
+        tokens = self.encoder(images, before, known)
         queries = self.queries.expand(len(tokens), -1, -1)
         void = tokens.new_zeros(len(tokens), 0, self.config.size)
         return tokens, self.layers[0](queries, tokens, void, void[..., 0].bool())
 
     def remember(self, queries: Tensor) -> Tensor:
-        """The part of the queries (B, N - 2, D) of `observe` worth keeping: agents and free queries."""
+        """The part of the queries (B, N - 3, D) of `observe` worth keeping: agents and free queries."""
         agents, rest = self.config.agent_queries, self.config.agent_queries + self.config.map_queries
         return torch.cat([queries[:, :agents], queries[:, rest:]], dim=1)
 
     def interpret(
         self, images: Tensor, queries: Tensor, ego: Tensor, navigation: Tensor, memory: Memory
     ) -> tuple[Tensor, Detections]:
-        """Output of `observe`, ego (B, 2), navigation (B, 8), memory -> scene tokens (B, N, D), detections."""
+        """Output of `observe`, ego (B, 2), navigation (B, 8), memory -> tokens (B, N - 1, D), detections.
+
+        The tokens lack the last one, of the leader: it is made from detections of several frames.
+        """
         kept = memory.tokens.shape[2]
         past = self.memory_norm(memory.tokens + self.motion(memory.motion)[:, :, None]).flatten(1, 2)
         hidden = ~memory.valid.repeat_interleave(kept, dim=1)
@@ -112,11 +119,17 @@ class PerceptionNetwork(nn.Module):
             scene tokens (B * T, N, D), detections of B * T samples.
         """
         batch, steps, lags = valid.shape
-        seen, queries = self.observe(images.flatten(0, 1))
+        step, lag = torch.arange(steps, device=valid.device)[:, None], torch.arange(lags, device=valid.device)
+        valid = valid & (step > lag)
+        before = torch.roll(images, 1, dims=1).flatten(0, 1)
+        seen, queries = self.observe(images.flatten(0, 1), before, valid[..., 0].flatten())
         kept = self.remember(queries).unflatten(0, (batch, steps))
         past = torch.stack([torch.roll(kept, lag + 1, dims=1) for lag in range(lags)], dim=2)
-        step, lag = torch.arange(steps, device=kept.device)[:, None], torch.arange(lags, device=kept.device)
-        memory = Memory(
-            past.flatten(0, 1), motion_features(poses, ages_s).flatten(0, 1), (valid & (step > lag)).flatten(0, 1)
+        memory = Memory(past.flatten(0, 1), motion_features(poses, ages_s).flatten(0, 1), valid.flatten(0, 1))
+        tokens, found = self.interpret(seen, queries, ego.flatten(0, 1), navigation.flatten(0, 1), memory)
+        answers = found.cues.leader.unflatten(0, (batch, steps))
+        before = torch.stack([torch.roll(answers, lag + 1, dims=1) for lag in range(lags)], dim=2).flatten(0, 1)
+        leader = leader_token(
+            answers.flatten(0, 1), before, ages_s.flatten(0, 1), valid.flatten(0, 1), self.config.size
         )
-        return self.interpret(seen, queries, ego.flatten(0, 1), navigation.flatten(0, 1), memory)
+        return torch.cat([tokens, leader[:, None]], dim=1), found

@@ -13,6 +13,7 @@ from senna2_core.geometry import to_frame
 from senna2_core.objects import EgoState, MapElements, Navigation, Objects
 from senna2_perception.config import PerceptionConfig
 from senna2_perception.heads import to_map_elements, to_objects
+from senna2_perception.leader import leader_token
 from senna2_perception.network import Memory, PerceptionNetwork, motion_features
 from senna2_perception.preprocess import ego_features, navigation_features, stack_images
 
@@ -33,7 +34,7 @@ class Perception:
         self.network = network.to(device).eval()
         self.config = network.config
         self._device = device
-        self._past: deque[tuple[EgoState, torch.Tensor]] = deque()
+        self._past: deque[tuple[EgoState, torch.Tensor, torch.Tensor, torch.Tensor]] = deque()  # with queries, images
 
     @classmethod
     def from_checkpoint(cls, folder: str | Path, device: str = "cpu") -> "Perception":
@@ -67,9 +68,13 @@ class Perception:
             torch.from_numpy(f)[None].to(self._device) for f in (ego_features(ego), navigation_features(navigation))
         ]
         self._forget(ego.stamp_ns)
-        seen, queries = self.network.observe(stack)
-        tokens, found = self.network.interpret(seen, queries, *numbers, self._recall(ego))
-        self._past.append((ego, self.network.remember(queries)[0]))
+        memory, before, answers, ages = self._recall(ego)
+        known = torch.tensor([before is not None], device=self._device)
+        seen, queries = self.network.observe(stack, stack if before is None else before, known)
+        tokens, found = self.network.interpret(seen, queries, *numbers, memory)
+        leader = leader_token(found.cues.leader, answers, ages, memory.valid, self.config.size)
+        tokens = torch.cat([tokens, leader[:, None]], dim=1)
+        self._past.append((ego, self.network.remember(queries)[0], stack, found.cues.leader[0]))
         return PerceptionOutput(
             tokens[0].cpu().numpy(),
             to_objects(found, self.config.min_score),
@@ -84,17 +89,26 @@ class Perception:
         while self._past and stamp_ns - self._past[0][0].stamp_ns > oldest_s * 1e9 + 1:
             self._past.popleft()
 
-    def _recall(self, ego: EgoState) -> Memory:
-        """For each lag the youngest remembered frame that is at least that old."""
+    def _recall(self, ego: EgoState) -> tuple[Memory, torch.Tensor | None, torch.Tensor, torch.Tensor]:
+        """For each lag the youngest remembered frame that is at least that old; the first lag's images; what the
+        frames answered about the leader (1, L, 3), and their ages (1, L) s."""
         c = self.config
         tokens = torch.zeros(1, len(c.memory_lags_s), c.agent_queries + c.scene_queries, c.size, device=self._device)
-        poses, ages, valid = np.zeros((len(c.memory_lags_s), 3)), np.zeros(len(c.memory_lags_s)), []
+        poses, ages, valid, before = np.zeros((len(c.memory_lags_s), 3)), np.zeros(len(c.memory_lags_s)), [], None
+        answers = torch.zeros(1, len(c.memory_lags_s), 3, device=self._device)
         for index, lag_s in enumerate(c.memory_lags_s):
-            age = [(ego.stamp_ns - past.stamp_ns) / 1e9 for past, _ in self._past]
+            age = [(ego.stamp_ns - past.stamp_ns) / 1e9 for past, *_ in self._past]
             fits = [i for i, a in enumerate(age) if -1e-6 <= a - lag_s <= c.memory_slack_s + 1e-6]
             valid.append(bool(fits))
             if fits:
-                past, kept = self._past[fits[-1]]
+                past, kept, images, answers[0, index] = self._past[fits[-1]]
+                before = images if index == 0 else before
                 tokens[0, index], poses[index], ages[index] = kept, to_frame(past.pose, ego.pose), age[fits[-1]]
+        spans = torch.from_numpy(ages).float()[None].to(self._device)
         motion = motion_features(torch.from_numpy(poses).float(), torch.from_numpy(ages).float())
-        return Memory(tokens, motion[None].to(self._device), torch.tensor([valid], device=self._device))
+        return (
+            Memory(tokens, motion[None].to(self._device), torch.tensor([valid], device=self._device)),
+            before,
+            answers,
+            spans,
+        )

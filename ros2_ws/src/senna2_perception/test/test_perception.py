@@ -45,7 +45,8 @@ def cue_targets(batch: int) -> CueTargets:
     """A straight route, nobody in sight."""
     route = torch.stack([torch.tensor(CONFIG.route_stations_m), torch.zeros(len(CONFIG.route_stations_m))], dim=1)
     nobody = torch.tensor([[torch.inf, 0.0]]).repeat(batch, 1)
-    return CueTargets(torch.full((batch, IMAGE_TOKENS), torch.inf), route.repeat(batch, 1, 1), nobody)
+    empty = torch.full((batch, IMAGE_TOKENS), torch.inf)
+    return CueTargets(empty, torch.zeros_like(empty), torch.zeros_like(empty), route.repeat(batch, 1, 1), nobody)
 
 
 def random_tokens(batch: int) -> list[torch.Tensor]:
@@ -104,6 +105,14 @@ def test_the_past_changes_what_is_seen(network):
     assert np.abs(remembered - Perception(network).perceive(images(7), ego(6), NAVIGATION).tokens).max() > 1e-3
 
 
+def test_the_frame_before_changes_what_is_seen_and_an_unknown_one_does_not(network):
+    now, one, two = (torch.from_numpy(stack_images(CONFIG, images(seed)))[None] for seed in range(3))
+    yes, no = torch.tensor([True]), torch.tensor([False])
+    with torch.inference_mode():
+        assert (network.encoder(now, one, yes) - network.encoder(now, two, yes)).abs().max() > 1e-3
+        torch.testing.assert_close(network.encoder(now, one, no), network.encoder(now, two, no), rtol=0, atol=0)
+
+
 def test_bad_frames_are_refused_and_leave_the_memory_alone(network):
     runner = Perception(network)
     runner.perceive(images(0), ego(0), NAVIGATION)
@@ -158,12 +167,15 @@ def test_perfect_detections_have_no_geometric_loss():
         torch.tensor([[0]]), torch.tensor([[[10.0, 2.0, 0.3, 4.6, 1.9, 5.0, 0.1]]]),
         torch.tensor([[5]]), torch.rand(1, 1, CONFIG.map_points, 2), cue_targets(1),
     )  # fmt: skip
+    cues = Cues(
+        torch.zeros(1, IMAGE_TOKENS, 3), torch.zeros(1, IMAGE_TOKENS), truth.cues.route.clone(), torch.zeros(1, 3)
+    )
     b = truth.boxes[0, 0]
     box = torch.tensor([b[0], b[1], b[3].log(), b[4].log(), b[2].sin(), b[2].cos(), b[5], b[6]])
     loss = heads.loss(
         Detections(
             torch.zeros(1, 1, 8), box[None, None], torch.zeros(1, 1, 7), truth.points.clone(),
-            Cues(torch.zeros(1, IMAGE_TOKENS, 2), truth.cues.route.clone(), torch.zeros(1, 3)),
+            cues,
         ), truth,
     )  # fmt: skip
     assert loss["agent_box"].item() == pytest.approx(0, abs=1e-6)
@@ -173,14 +185,39 @@ def test_perfect_detections_have_no_geometric_loss():
 
 def test_cues_are_judged_only_where_there_is_something_to_see():
     heads, truth = CueHeads(CONFIG), cue_targets(2)
-    truth.leader[0], truth.sights[0, 7] = torch.tensor([20.0, 5.0]), 20.0
-    found = Cues(torch.full((2, IMAGE_TOKENS, 2), -20.0), truth.route.clone(), torch.full((2, 3), -20.0))
-    found.leader[0], found.sights[0, 7] = torch.tensor([20.0, 2.0, 1.0]), torch.tensor([20.0, np.log(20.0)])
+    truth.leader[0], truth.sights[0, 7], truth.rates[0, 7] = torch.tensor([20.0, 5.0]), 20.0, -0.1
+    truth.lanes[0, :5] = torch.nan
+    found = Cues(
+        torch.full((2, IMAGE_TOKENS, 3), -20.0),
+        torch.zeros(2, IMAGE_TOKENS),
+        truth.route.clone(),
+        torch.full((2, 3), -20.0),
+    )
+    found.leader[0], found.sights[0, 7] = torch.tensor([20.0, 2.0, 1.0]), torch.tensor([20.0, np.log(20.0), -0.5])
     assert all(value.item() == pytest.approx(0, abs=1e-5) for value in heads.loss(found, truth).values())
-    found.leader[1, 1:], found.sights[1, :, 1] = 3.0, 3.0  # where there is nobody, the distance does not matter
+    found.leader[1, 1:], found.sights[1, :, 1:] = 3.0, 3.0  # where there is nobody, the distance does not matter
+    found.lanes[0, :5] = 3.0  # nor does the lane where there is no ground
     assert all(value.item() == pytest.approx(0, abs=1e-5) for value in heads.loss(found, truth).values())
     found.leader[0, 1] += 1  # 10 m off, of one leader
-    assert heads.loss(found, truth)["leader"].item() == pytest.approx(1, abs=1e-5)
+    found.lanes[1] += 1  # 4 m off in one of two images
+    losses = heads.loss(found, truth)
+    assert losses["leader"].item() == pytest.approx(1, abs=1e-5)
+    assert losses["lanes"].item() == pytest.approx(IMAGE_TOKENS / (2 * IMAGE_TOKENS - 5), abs=1e-5)
+
+
+def test_a_metre_off_weighs_more_near_the_car():
+    heads, truth = CueHeads(CONFIG), cue_targets(1)
+    losses = []
+    for station in (0, 11):  # 5 m, 60 m
+        found = Cues(
+            torch.full((1, IMAGE_TOKENS, 3), -20.0),
+            torch.zeros(1, IMAGE_TOKENS),
+            truth.route.clone(),
+            torch.zeros(1, 3),
+        )
+        found.route[0, station, 1] += 1.0
+        losses.append(heads.loss(found, truth)["route"].item())
+    assert losses[0] == pytest.approx(losses[1] * 14 / 3, rel=1e-4)
 
 
 def test_no_agents_and_no_map_is_a_valid_scene(network):
@@ -237,16 +274,16 @@ def test_the_full_preset_is_a_resnet_50_that_takes_pretrained_weights(tmp_path):
     torch.manual_seed(0)
     encoder = Encoder(config).eval()
     resnet = encoder.backbone.resnet
-    # torchvision's resnet50 has 23,508,032 parameters without its classifier
-    assert sum(p.numel() for p in resnet.parameters()) == 23_508_032
+    # torchvision's resnet50 has 23,508,032 parameters without its classifier; three more input channels
+    assert sum(p.numel() for p in resnet.parameters()) == 23_508_032 + 64 * 3 * 49
     pretrained = ResNetBackbone(ResNetConfig(out_features=["stage4"])).eval()
     pretrained.save_pretrained(tmp_path)
     encoder.load_pretrained(tmp_path)
     still = torch.randn(2, 3, 40, 64)
     expected = pretrained(still).feature_maps[0]
-    torch.testing.assert_close(resnet(still).feature_maps[0], expected, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(resnet(torch.cat([still, still], 1)).feature_maps[0], expected, atol=1e-4, rtol=1e-3)
     image = torch.randint(0, 255, (1, 1, 40, 64, 3), dtype=torch.uint8)
     rows, columns = token_grid(config)
-    assert encoder(image).shape == (1, rows * columns, config.size)
+    assert encoder(image, image, torch.tensor([True])).shape == (1, rows * columns, config.size)
     with pytest.raises(ValueError, match="this one is small"):
         Encoder(CONFIG).load_pretrained(tmp_path)

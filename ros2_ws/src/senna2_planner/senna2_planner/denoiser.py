@@ -62,6 +62,7 @@ class Denoiser(nn.Module):
         self.embed = nn.Linear(3 * config.patch, size)
         self.position = nn.Parameter(0.02 * torch.randn(config.steps // config.patch, size))
         self.scene = nn.Linear(config.token_size, size)
+        self.measure = nn.Sequential(nn.Linear(config.token_size, size), nn.SiLU(), nn.Linear(size, size))
         self.time = nn.Sequential(nn.Linear(size, size), nn.SiLU(), nn.Linear(size, size))
         self.decision = nn.Linear(config.condition_size, size)
         self.blocks = nn.ModuleList(_Block(size, config.heads) for _ in range(config.layers))
@@ -74,7 +75,7 @@ class Denoiser(nn.Module):
         """
         x = self.embed(noisy.unflatten(1, (-1, self.config.patch)).flatten(2)) + self.position
         modulation = F.silu(self.time(time_embedding(time, self.config.size)) + self.decision(condition))
-        scene = self.scene(scene)
+        scene = torch.cat([self.scene(scene[:, :-1]), self.measure(scene[:, -1:])], dim=1)  # the last are numbers
         for block in self.blocks:
             x = block(x, scene, modulation)
         return self.out(F.layer_norm(x, x.shape[-1:])).unflatten(2, (self.config.patch, 3)).flatten(1, 2)

@@ -1,5 +1,8 @@
 """One front frame in, one decision out: all 20 answers are scored in a single forward pass.
 
+The frame may be a pair: the vision tower takes two pictures of the same place in time at once (a still picture is shown
+to it twice), so the picture of a moment before costs no further token, and shows what moves.
+
 The answers are packed behind the prompt as a trie: tokens that several answers begin with appear once, each node
 attends to the prompt and to its own ancestors only, and its position is that of a token at its depth. So the
 probability of every answer equals what 20 separate passes give, for about the price of reading the prompt.
@@ -12,7 +15,8 @@ there. The two differ only where no answer has more than half of the probability
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +101,7 @@ class DecisionModel:
         """
         parts = load_parts(name_or_folder, device, dtype)
         if stages or (Path(name_or_folder) / CARD).is_file():
-            read_card(name_or_folder, stages)
+            parts = replace(parts, frame_lag_s=float(read_card(name_or_folder, stages).get("frame_lag_s", 0.0)))
         return cls(parts)
 
     @property
@@ -117,7 +121,7 @@ class DecisionModel:
         """The most probable of the 20 decisions for one front frame, or the forced one.
 
         Args:
-            image: front frame (H, W, 3) uint8 RGB.
+            image: front frame (H, W, 3) uint8 RGB; or (2, H, W, 3), the frame of `parts.frame_lag_s` before first.
             navigation: the route ahead.
             speed_mps: own speed, m/s.
             forced: an operator's decision; the hidden states are then those of its answer.
@@ -145,7 +149,7 @@ class DecisionModel:
         """Log-likelihood of every answer and the hidden states behind it; differentiable.
 
         Args:
-            images: B front frames (H, W, 3) uint8 RGB.
+            images: B front frames (H, W, 3) or pairs (2, H, W, 3), uint8 RGB, as `decide` takes them.
             navigations: B.
             speeds_mps: B, m/s.
         Returns:
@@ -194,7 +198,7 @@ class DecisionModel:
         """Mean negative log-likelihood of the answer tokens (Senna-2 eq. 2), a scalar; what training minimises.
 
         Args:
-            images: B front frames (H, W, 3) uint8 RGB.
+            images: B front frames (H, W, 3) or pairs (2, H, W, 3), uint8 RGB, as `decide` takes them.
             navigations: B.
             speeds_mps: B, m/s.
             answers: B, as `prompt.answer` writes them.
@@ -249,10 +253,7 @@ class DecisionModel:
         answers: Sequence[str] | None = None,
     ) -> dict[str, torch.Tensor]:
         """Model inputs, right-padded; with answers also `labels`, -100 where nothing is to be learnt."""
-        for image in images:
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-                raise ValueError(f"front frame: got {image.dtype} {image.shape}, wanted uint8 (H, W, 3) RGB")
-        vision = self.parts.image_processor(images=list(images), return_tensors="pt", input_data_format="channels_last")
+        vision = self._patches(images)
         counts = (vision["image_grid_thw"].prod(1) // self.parts.image_processor.merge_size**2).tolist()
         asked = self._tokens(list(map(prompt, navigations, speeds_mps, counts)))
         said = self._tokens(list(answers)) if answers is not None else [[] for _ in asked]
@@ -275,6 +276,25 @@ class DecisionModel:
         if answers is not None:
             result["labels"] = labels
         return {name: tensor.to(self.model.device) for name, tensor in result.items()}
+
+    def _patches(self, images: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+        """pixel_values (patches of all frames, colours x 2 x pixels) and image_grid_thw (B, 3)."""
+        for image in images:
+            pair = image.ndim == 4 and len(image) == 2
+            if not (pair or image.ndim == 3) or image.shape[-1] != 3 or image.dtype != np.uint8:
+                raise ValueError(
+                    f"front frame: got {image.dtype} {image.shape}, wanted uint8 RGB, (H, W, 3) or a pair (2, H, W, 3)"
+                )
+        process = partial(self.parts.image_processor, return_tensors="pt", input_data_format="channels_last")
+        vision = dict(process(images=[image if image.ndim == 3 else image[1] for image in images]))
+        if any(image.ndim == 4 for image in images):
+            earlier = process(images=[image if image.ndim == 3 else image[0] for image in images])["pixel_values"]
+            frames = [
+                x.unflatten(1, (3, self.parts.image_processor.temporal_patch_size, -1))
+                for x in (earlier, vision["pixel_values"])
+            ]
+            vision["pixel_values"] = torch.cat([frames[0][:, :, :1], frames[1][:, :, 1:]], dim=2).flatten(1)
+        return vision
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
         return self.parts.tokenizer(texts, add_special_tokens=False).input_ids

@@ -66,6 +66,7 @@ class VlmParts:
     model: Qwen2_5_VLForConditionalGeneration
     tokenizer: PreTrainedTokenizerBase
     image_processor: Qwen2VLImageProcessorPil
+    frame_lag_s: float = 0.0  # it has learned to see the front frame of so long before as well; 0: one frame
 
 
 def build_small(config: SmallVlmConfig, seed: int) -> VlmParts:
@@ -87,7 +88,8 @@ def build_small(config: SmallVlmConfig, seed: int) -> VlmParts:
             elif weight.ndim > 1:
                 weight.normal_(0.0, weight[0].numel() ** -0.5, generator=generator)
         patches = model.model.visual.patch_embed.proj.weight  # (filters, colours, frames, pixels, pixels)
-        patches.copy_(_cosine_filters(*patches.shape[::4])[:, :, None] / patches.shape[2])
+        patches.zero_()  # what the frame before adds is to be learned
+        patches[:, :, -1] = _cosine_filters(*patches.shape[::4])
     return VlmParts(model=model.eval(), tokenizer=tokenizer, image_processor=_image_processor(config))
 
 
@@ -155,7 +157,10 @@ def save_parts(parts: VlmParts, folder: Path, *, stage: str, provenance: dict[st
         parts.tokenizer.save_pretrained(draft)
         parts.image_processor.save_pretrained(draft)
         (draft / WEIGHTS).chmod(0o644)
-        card = {"module": MODULE, "stage": stage, "provenance": provenance, "sha256": _sha256(draft / WEIGHTS)}
+        card = {
+            "module": MODULE, "stage": stage, "frame_lag_s": parts.frame_lag_s, "provenance": provenance,
+            "sha256": _sha256(draft / WEIGHTS),
+        }  # fmt: skip
         (draft / CARD).write_text(json.dumps(card, indent=2) + "\n")
         for file in draft.iterdir():
             file.replace(folder / file.name)

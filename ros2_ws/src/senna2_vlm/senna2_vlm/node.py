@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
@@ -21,6 +22,7 @@ from senna2_core.node_config import NodeConfig
 from senna2_core.ros_node import Health, load_config, output_qos, run_node, stream_qos
 from senna2_vlm.decide import DecisionModel
 from senna2_vlm.forced import Force, forced_from_text
+from senna2_vlm.history import FrameHistory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,7 @@ class VlmNode(Node):
         self._config = load_config(self, VlmNodeConfig)
         self.health = Health(self)
         self._model = DecisionModel.from_pretrained(self._config.checkpoint, pick_device(self._config.device))
+        self._history: FrameHistory[CompressedImage] = FrameHistory(self._model.parts.frame_lag_s)
         self._join = StreamJoin(("image", "odometry", "navigation"), self._config.max_age_s)
         self._last_period = -1
         self._decision = self.create_publisher(Decision, "vlm/decision", output_qos())
@@ -78,7 +81,9 @@ class VlmNode(Node):
         inputs = self._join.put(name, stamp_ns(msg.header), msg)
         if inputs is None:
             return
-        period = stamp_ns(inputs["image"].header) // round(self._config.period_s * 1e9)
+        stamp = stamp_ns(inputs["image"].header)
+        self._history.put(stamp, inputs["image"])
+        period = stamp // round(self._config.period_s * 1e9)
         if period != self._last_period:
             self._last_period = period
             self._decide(inputs)
@@ -89,7 +94,10 @@ class VlmNode(Node):
             with self.health.timing("decide"):
                 speed_mps = read_odometry(inputs["odometry"]).speed_mps
                 navigation = read_navigation(inputs["navigation"])
-                out = self._model.decide(read_image(inputs["image"]), navigation, speed_mps, forced=self._forced())
+                before = self._history.before(stamp_ns(header))
+                image = read_image(inputs["image"])
+                frames = image if before is None else np.stack([read_image(before), image])
+                out = self._model.decide(frames, navigation, speed_mps, forced=self._forced())
         except ValueError as error:
             self.health.refuse(f"frame at {stamp_ns(header) / 1e9:.3f} s refused: {error}")
             return
