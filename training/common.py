@@ -15,9 +15,11 @@ from senna2_core.interrupts import interruptible as interruptible
 
 def step_generator(seed: int, step: int, part: int = 0) -> torch.Generator:
     """Random numbers of a part of one training step: they depend on nothing else, so that a resumed run, and one with
-    more processes, repeats them."""
+    more processes, repeats them. Dropout, which takes no generator, is seeded with the same number."""
     words = [seed, step, part] if part else [seed, step]
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+    number = int(np.random.SeedSequence(words).generate_state(1)[0])
+    torch.manual_seed(number)
+    return torch.Generator().manual_seed(number)
 
 
 def seed_everything(seed: int, threads: int = 1) -> None:

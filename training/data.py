@@ -258,6 +258,15 @@ def balanced(labels: np.ndarray, balance: float) -> np.ndarray:
     return weights / weights.sum()
 
 
+def with_braking(chances: np.ndarray, slower_mps: np.ndarray, weight: float) -> np.ndarray:
+    """Chances (N,) where a target slows down by slower_mps (N,) within its first second: times 1 + weight * slower_mps.
+
+    From 0.3 m/s on, up to 5. Hard braking is rare among what brakes, and the last thing to be late with.
+    """
+    more = chances * (1 + weight * np.clip(slower_mps - 0.3, 0, 5))
+    return more / more.sum()
+
+
 def with_share(chances: np.ndarray, which: np.ndarray, share: float) -> np.ndarray:
     """Probabilities (N,) such that those of `which` (N,) bool add up to share; as they are when it is all or none."""
     if which.all() or not which.any():

@@ -28,7 +28,8 @@ from senna2_core.config import from_dict
 from senna2_perception.config import PerceptionConfig
 from senna2_perception.network import PerceptionNetwork
 from senna2_planner.adapter import DecisionAdapter
-from senna2_planner.config import AdapterConfig, PlannerConfig
+from senna2_planner.config import FULL_PLANNER, AdapterConfig, PlannerConfig
+from senna2_planner.diffusion import DiffusionPlanner
 from senna2_planner.planner import make_planner
 from senna2_planner.residual import ResidualPlanner
 from senna2_sim.rig import check_rig, load_rig
@@ -46,6 +47,7 @@ from training.common import (
     step_generator,
 )
 from training.data import (
+    DT_S,
     VALIDATION_SEEDS,
     Drive,
     Target,
@@ -54,6 +56,7 @@ from training.data import (
     drawn,
     find_bags,
     load_drives,
+    with_braking,
     with_share,
 )
 from training.decisions import Decided, all_decisions, bags_known_to, pick
@@ -93,26 +96,32 @@ class Args:
     """Progress for resuming, what the frozen networks say, TensorBoard."""
     resume: bool = False
     """Go on where the run folder stopped, if it did; the result is the same as without the stop."""
+    fresh: bool = False
+    """The planner starts anew, with the layout of --planner, instead of as stage 1b left it."""
+    planner: PlannerConfig = PlannerConfig()
+    """Layout of a planner that starts anew (--fresh, variants regression and blind); START gives its tokens."""
     target: Target = "plan"
     """What the planner imitates: the expert's plan, or the driven odometry."""
-    batch: int = 64
+    batch: int = 256
     """Samples per step, of all processes."""
-    micro_batch: int = 64
+    micro_batch: int = 256
     """Samples that a process looks at at once; gradients are accumulated until the batch is through."""
     balance: float = 0.5
     """0: what is asked for (speed action, path) as often as recorded, 1: all equally often."""
-    unseen: float = 0.5
+    brake: float = 1.0
+    """What brakes hard is drawn more often: 1 + brake * (speed in m/s that is lost in the first second) times."""
+    unseen: float = 0.4
     """Share of samples from bags that the VLM was not trained on, where there are both: it is more often right about
     those that it knows, and a planner that sees only these learns to trust it too much."""
-    draws: int = 4
+    draws: int = 1
     """Noise levels per sample in the diffusion loss."""
-    steps: int = 1200
-    """Optimizer steps; a planner from scratch takes three times as many."""
-    lr: float = 2.5e-4
+    steps: int = 1500
+    """Optimizer steps."""
+    lr: float = 1e-3
     """Learning rate after warm-up; cosine decay to 0."""
     warmup: int = 50
     """Steps of linear warm-up."""
-    weight_decay: float = 1e-4
+    weight_decay: float = 1e-2
     """Of AdamW."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Of AdamW."""
@@ -152,7 +161,7 @@ class Args:
     @property
     def from_scratch(self) -> bool:
         """Whether the planner is another one than stage 1b trained."""
-        return self.variant in ("regression", "blind")
+        return self.fresh or self.variant in ("regression", "blind")
 
 
 SMALL = Args()
@@ -164,12 +173,14 @@ FULL = Args(  # Senna-2 A.1
     run=Path("runs/train/full/stage1_adapter"),
     batch=512,
     micro_batch=64,
+    draws=4,
     steps=10_000,
     lr=5e-5,
     warmup=0,
     weight_decay=1e-4,
     betas=(0.9, 0.999),
     eps=1e-8,
+    planner=FULL_PLANNER,
     validate_every=1000,
     closed_loop_rig="nuscenes",
     device="cuda",
@@ -210,16 +221,23 @@ def main(args: Args) -> float:
         check_driving(args)
     seed_everything(args.seed, args.threads)
     settings = json.loads(json.dumps(dataclasses.asdict(args), default=str))
-    settings |= {"bag_bytes": bag_bytes(args.bags), "steps": args.steps * (3 if args.from_scratch else 1)}
+    settings |= {"bag_bytes": bag_bytes(args.bags)}
     state, device = join(args.device)
     config, weights, _ = load_checkpoint(args.start / "perception", module="perception", stages=("1b",))
     perception = PerceptionNetwork(from_dict(PerceptionConfig, config, f"{args.start}/perception"))
     perception.load_state_dict(weights)
     perception.to(device)
-    config, weights, _ = load_checkpoint(args.start / "planner", module="planner", stages=("1b",))
-    planner_config = from_dict(PlannerConfig, config, f"{args.start}/planner")
     if args.from_scratch:
-        planner_config = dataclasses.replace(planner_config, head="regression", blind=args.variant == "blind")
+        planner_config = dataclasses.replace(
+            args.planner,
+            head="regression" if args.variant in ("regression", "blind") else args.planner.head,
+            blind=args.variant == "blind",
+            token_size=perception.config.size,
+        )
+        weights = {}
+    else:
+        config, weights, _ = load_checkpoint(args.start / "planner", module="planner", stages=("1b",))
+        planner_config = from_dict(PlannerConfig, config, f"{args.start}/planner")
 
     def samples(split: Literal["training", "validation"]) -> Samples:
         drives = load_drives(find_bags(args.bags, split), f"{split} bags")
@@ -237,15 +255,20 @@ def main(args: Args) -> float:
 
     training, held_out = samples("training"), samples("validation")
     chances = balanced(actions(training.drives, training.where, args.target), args.balance)
+    chances = with_braking(chances, first_second(training), args.brake)
     if args.uses_vlm:
         known = bags_known_to(args.vlm)
         unseen = np.array([drive.name not in known for drive in training.drives])
         chances = with_share(chances, unseen[training.where[:, 0]], args.unseen)
+    if args.from_scratch:
+        planner_config = dataclasses.replace(planner_config, tokens=training.tokens.shape[1])
     planner = make_planner(planner_config)
     if args.from_scratch:
         planner.set_statistics(*all_targets(training.drives, args.target))
     else:
         planner.load_state_dict(weights)
+    if isinstance(planner, DiffusionPlanner):
+        planner.denoiser.standardise(torch.from_numpy(training.tokens))
     model = torch.nn.ModuleDict({"planner": planner})
     if training.decided is not None:
         hidden = training.decided[0]["hidden"]
@@ -258,7 +281,6 @@ def main(args: Args) -> float:
         )
         model["adapter"] = DecisionAdapter(adapter_config)
     model.to(device)
-    steps = settings["steps"]
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=args.lr, betas=args.betas, eps=args.eps, weight_decay=args.weight_decay
     )
@@ -272,13 +294,13 @@ def main(args: Args) -> float:
     with (
         interruptible() as stop,
         trange(
-            first, steps, initial=first, total=steps, desc="stage 1c", mininterval=1.0,
+            first, args.steps, initial=first, total=args.steps, desc="stage 1c", mininterval=1.0,
             disable=not state.is_main_process,
         ) as bar,
     ):  # fmt: skip
         for step in bar:
             for group in optimizer.param_groups:
-                group["lr"] = args.lr * cosine(step, steps, args.warmup)
+                group["lr"] = args.lr * cosine(step, args.steps, args.warmup)
             optimizer.zero_grad()
             chosen = drawn(chances, args.batch, args.seed, step)
             total = torch.zeros((), device=device)
@@ -309,7 +331,7 @@ def main(args: Args) -> float:
                 writer.add_scalar("train/plan", mean_loss, step)
                 writer.add_scalar("train/gradient_norm", norm.item(), step)
                 bar.set_postfix(plan=f"{mean_loss:.3f}")
-            last = step + 1 == steps
+            last = step + 1 == args.steps
             driving = args.closed_loop_every > 0 and ((step + 1) % args.closed_loop_every == 0 or last)
             due = (step + 1) % args.validate_every == 0 or last or driving
             if due:
@@ -351,6 +373,13 @@ def main(args: Args) -> float:
     if writer is not None:
         writer.close()
     return ade
+
+
+def first_second(samples: Samples) -> np.ndarray:
+    """By how much the targets slow down within a second (N,), m/s."""
+    targets = np.stack([samples.drives[d].target(samples.target)[s] for d, s in samples.where])
+    speeds = np.array([samples.drives[d].ego[s].speed_mps for d, s in samples.where])
+    return speeds - np.linalg.norm(targets[:, 9, :2] - targets[:, 8, :2], axis=1) / DT_S
 
 
 def check_driving(args: Args) -> None:

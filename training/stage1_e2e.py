@@ -118,7 +118,8 @@ def main(args: Args) -> float:
     perception = PerceptionNetwork(args.perception)
     if args.backbone is not None:
         perception.encoder.load_pretrained(args.backbone)
-    planner = make_planner(args.planner)
+    planner_config = dataclasses.replace(args.planner, tokens=args.perception.tokens)
+    planner = make_planner(planner_config)
     planner.set_statistics(*all_targets(drives, args.target))
     if args.start is not None:
         for name, module in (("perception", perception), ("planner", planner)):
@@ -195,7 +196,7 @@ def main(args: Args) -> float:
                     "seconds": round(time.monotonic() - began),
                     "validation": {k: round(v, 4) for k, v in scores.items()},
                 }
-                modules = {"perception": (perception, args.perception), "planner": (planner, args.planner)}
+                modules = {"perception": (perception, args.perception), "planner": (planner, planner_config)}
                 save(args.out, "1b", modules, provenance)
                 bar.write(f"step {step + 1}: " + ", ".join(f"{k} {v:.3f}" for k, v in scores.items()))
             if due or stopped:

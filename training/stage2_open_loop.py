@@ -229,7 +229,7 @@ def main(args: Args) -> float:
     perception.load_state_dict(weights)
     perception.to(device)
     config, weights, _ = load_checkpoint(args.start / "planner", module="planner", stages=("1c",))
-    planner_config = from_dict(PlannerConfig, config, f"{args.start}/planner")
+    planner_config = dataclasses.replace(from_dict(PlannerConfig, config, f"{args.start}/planner"), dropout=0.0)
     planner = make_planner(planner_config)
     planner.load_state_dict(weights)
     config, weights, _ = load_checkpoint(args.start / "adapter", module="adapter", stages=("1c",))

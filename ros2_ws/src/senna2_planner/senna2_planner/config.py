@@ -13,16 +13,17 @@ class PlannerConfig:
 
     steps: int = 40  # points per trajectory
     dt_s: float = 0.1  # time between points
+    tokens: int = 49  # N, of the scene
     token_size: int = 128  # of the scene tokens
     condition_size: int = 128  # C, of the adapter's embedding
     size: int = 128  # of the denoiser's tokens
     heads: int = 4
-    layers: int = 4
-    patch: int = 4  # trajectory points per denoiser token
+    layers: int = 2
+    patch: int = 8  # trajectory points per denoiser token
+    dropout: float = 0.2  # of the coarse head, in training
     smooth_modes: int = 10  # the predicted residual is a polynomial of this many coefficients per coordinate
     sample_times: tuple[float, ...] = (1.0, 0.5)  # DDIM: diffusion times visited, 1 is pure noise
     noise_shift: float = 16.0  # of the noise schedule, 1 is plain cosine, see diffusion.py
-    weight_limit: float = 5.0  # of the noise-prediction error, see diffusion.py
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.dt_s <= 0 or self.steps % self.patch or self.size % self.heads:
@@ -37,7 +38,7 @@ class PlannerConfig:
             raise ValueError(f"PlannerConfig: sample_times must fall within 1..0 (exclusive), got {times}")
 
 
-FULL_PLANNER = PlannerConfig(token_size=256, condition_size=256, size=512, heads=8, layers=12)
+FULL_PLANNER = PlannerConfig(token_size=256, condition_size=256, size=512, heads=8, layers=12, patch=4, dropout=0.0)
 """The full-scale preset. Its sizes are ours, the paper gives none."""
 
 

@@ -1,6 +1,8 @@
-"""DiT over trajectory patches. B batch, S trajectory points, N scene tokens, D sizes.
+"""DiT over trajectory patches, on top of a coarse plan. B batch, S trajectory points, N scene tokens, D sizes.
 
 Source: DiT (arXiv:2212.09748) blocks with adaLN; scene tokens by cross-attention, decision by adaLN (Senna-2 3.1).
+The coarse plan is ours: an MLP that reads scene, decision and speed at once. What is known of a plan at pure noise, it
+learns from a tenth of the steps that attention takes; the DiT corrects it, and looks at the noisy plan.
 """
 
 import math
@@ -10,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from senna2_planner.config import PlannerConfig
+
+LEAST_STD = 0.1  # of a number in a scene token, so that one that hardly varies is not blown up
 
 
 def time_embedding(time: Tensor, size: int) -> Tensor:
@@ -55,6 +59,9 @@ class _Block(nn.Module):
 class Denoiser(nn.Module):
     """Noisy normalised residual -> estimate of the clean one."""
 
+    scene_mean: Tensor
+    scene_std: Tensor
+
     def __init__(self, config: PlannerConfig):
         super().__init__()
         self.config = config
@@ -65,17 +72,46 @@ class Denoiser(nn.Module):
         self.measure = nn.Sequential(nn.Linear(config.token_size, size), nn.SiLU(), nn.Linear(size, size))
         self.time = nn.Sequential(nn.Linear(size, size), nn.SiLU(), nn.Linear(size, size))
         self.decision = nn.Linear(config.condition_size, size)
+        numbers = config.tokens * config.token_size
+        self.register_buffer("scene_mean", torch.zeros(numbers))
+        self.register_buffer("scene_std", torch.ones(numbers))
+        self.coarse = nn.Sequential(
+            nn.Dropout(config.dropout), nn.Linear(numbers + config.condition_size + 1, 2 * size), nn.SiLU(),
+            nn.Dropout(config.dropout), nn.Linear(2 * size, 2 * size), nn.SiLU(),
+            nn.Linear(2 * size, 3 * config.steps),
+        )  # fmt: skip
         self.blocks = nn.ModuleList(_Block(size, config.heads) for _ in range(config.layers))
         self.out = nn.Linear(size, 3 * config.patch)
 
-    def forward(self, noisy: Tensor, time: Tensor, scene: Tensor, condition: Tensor) -> Tensor:
+    @torch.no_grad()
+    def standardise(self, scene: Tensor) -> None:
+        """Measure scene tokens (M, N, token_size), so that all numbers of the coarse head learn equally fast.
+
+        What the network computes stays as it is.
+        """
+        mean, std = scene.flatten(1).float().mean(0), scene.flatten(1).float().std(0) + LEAST_STD
+        first = self.coarse[1]
+        assert isinstance(first, nn.Linear)
+        weight = first.weight[:, : len(mean)]
+        first.bias += weight @ ((mean - self.scene_mean) / self.scene_std)
+        weight *= std / self.scene_std
+        self.scene_mean.copy_(mean)
+        self.scene_std.copy_(std)
+
+    def forward(self, noisy: Tensor, time: Tensor, scene: Tensor, condition: Tensor, speed_mps: Tensor) -> Tensor:
         """Denoise R samples per scene, those of one scene in a row.
 
-        noisy (B * R, S, 3), time (B * R,) in 0..1, scene (B, N, token_size), condition (B * R, C) -> (B * R, S, 3).
+        noisy (B * R, S, 3), time (B * R,) in 0..1, scene (B, N, token_size), condition (B, C), speed (B,) m/s ->
+        (B * R, S, 3).
         """
         x = self.embed(noisy.unflatten(1, (-1, self.config.patch)).flatten(2)) + self.position
-        modulation = F.silu(self.time(time_embedding(time, self.config.size)) + self.decision(condition))
+        draws = len(time) // len(scene)
+        numbers = (scene.flatten(1) - self.scene_mean) / self.scene_std
+        coarse = self.coarse(torch.cat([numbers, condition, speed_mps[:, None] / 15.0], dim=1))
+        told = self.decision(condition).repeat_interleave(draws, dim=0)
+        modulation = F.silu(self.time(time_embedding(time, self.config.size)) + told)
         scene = torch.cat([self.scene(scene[:, :-1]), self.measure(scene[:, -1:])], dim=1)  # the last are numbers
         for block in self.blocks:
             x = block(x, scene, modulation)
-        return self.out(F.layer_norm(x, x.shape[-1:])).unflatten(2, (self.config.patch, 3)).flatten(1, 2)
+        fine = self.out(F.layer_norm(x, x.shape[-1:])).unflatten(2, (self.config.patch, 3)).flatten(1, 2)
+        return fine + coarse.unflatten(1, (-1, 3)).repeat_interleave(draws, dim=0)

@@ -40,7 +40,7 @@ class PlannerRunner:
         """Plan from the ego's present pose.
 
         Args:
-            tokens: (N, token_size) float32, from perception.
+            tokens: (tokens, token_size) float32, from perception.
             condition: (C,) float32 from the adapter, or None when there is no decision.
             ego: its speed is where the plan starts from.
             seed: of the start noise.
@@ -50,9 +50,9 @@ class PlannerRunner:
             ValueError: an input of another size than in training, or not finite.
         """
         config = self.planner.config
-        if tokens.ndim != 2 or tokens.shape[1] != config.token_size:
+        if tokens.shape != (config.tokens, config.token_size):
             raise ValueError(
-                f"planner: got scene tokens {tokens.shape}, this checkpoint needs (N, {config.token_size}); "
+                f"planner: got scene tokens {tokens.shape}, this checkpoint needs {config.tokens, config.token_size}; "
                 "use the perception it was trained with"
             )
         if condition is not None and condition.shape != (config.condition_size,):

@@ -17,7 +17,7 @@ from senna2_planner.diffusion import DiffusionPlanner
 from senna2_planner.memory_bank import MemoryBank
 from senna2_planner.planner import PlannerRunner, make_planner
 
-CONFIG = PlannerConfig(token_size=16, condition_size=8, size=32, layers=2)
+CONFIG = PlannerConfig(tokens=5, token_size=16, condition_size=8, size=32, layers=2)
 EGO = EgoState(stamp_ns=10**9, x_m=3.0, y_m=4.0, yaw_rad=1.0, speed_mps=6.0, acceleration_mps2=0.0, yaw_rate_radps=0.0)
 
 
@@ -77,12 +77,27 @@ def test_residuals_are_standardised_and_plausible_motion_survives_smoothing(plan
     torch.testing.assert_close(planner.smoother @ planner.smoother, planner.smoother, atol=1e-5, rtol=0)
 
 
+def test_standardising_the_scene_changes_no_plan_and_evens_out_what_the_coarse_head_reads():
+    torch.manual_seed(3)
+    planner = DiffusionPlanner(CONFIG).eval()
+    scene = 2.0 + 0.3 * torch.randn(50, 5, 16) * torch.linspace(1, 30, 16)
+    speed, noise = torch.full((50,), 6.0), torch.randn(50, 40, 3)
+    before = planner.sample(speed, scene, None, noise)
+    for part in (scene, scene[:25]):
+        planner.denoiser.standardise(part)
+        torch.testing.assert_close(planner.sample(speed, scene, None, noise), before, atol=1e-3, rtol=1e-4)
+    read = (scene[:25].flatten(1) - planner.denoiser.scene_mean) / planner.denoiser.scene_std
+    assert read.mean(0).abs().max() < 1e-4 and read.std(0).min() > 0.7 and read.std(0).max() < 1.01
+
+
 def test_draws_of_one_scene_share_keys_without_mixing(planner):
     torch.manual_seed(1)
-    noisy, time, scene, condition = torch.randn(6, 40, 3), torch.rand(6), torch.randn(2, 5, 16), torch.randn(6, 8)
-    together = planner.denoiser(noisy, time, scene, condition)
+    noisy, time, scene, condition = torch.randn(6, 40, 3), torch.rand(6), torch.randn(2, 5, 16), torch.randn(2, 8)
+    speed = torch.tensor([3.0, 9.0])
+    together = planner.denoiser(noisy, time, scene, condition, speed)
     alone = [
-        planner.denoiser(noisy[i : i + 1], time[i : i + 1], scene[i // 3 :][:1], condition[i : i + 1]) for i in range(6)
+        planner.denoiser(noisy[i : i + 1], time[i : i + 1], scene[own], condition[own], speed[own])
+        for i, own in ((i, slice(i // 3, i // 3 + 1)) for i in range(6))
     ]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-4)
 
@@ -98,7 +113,7 @@ def test_scene_and_decision_both_reach_the_plan(planner):
 @pytest.mark.parametrize("head", ["diffusion", "regression"])
 def test_the_planner_learns_what_tokens_and_decision_say(head):
     torch.manual_seed(0)
-    planner = make_planner(dataclasses.replace(CONFIG, head=head))
+    planner = make_planner(dataclasses.replace(CONFIG, head=head, tokens=1)).eval()
     speed = torch.full((4,), 6.0)
     truth = torch.from_numpy(trajectories(4, speed.numpy()))
     planner.set_statistics(truth.numpy(), speed.numpy())
@@ -129,7 +144,7 @@ def test_plans_are_deterministic_and_survive_the_disk(planner, tmp_path):
 
 def test_inputs_of_another_model_are_refused(planner):
     runner = PlannerRunner(planner)
-    with pytest.raises(ValueError, match="needs \\(N, 16\\)"):
+    with pytest.raises(ValueError, match="needs \\(5, 16\\)"):
         runner.plan(np.zeros((5, 17), np.float32), None, EGO)
     with pytest.raises(ValueError, match="needs \\(8,\\)"):
         runner.plan(np.zeros((5, 16), np.float32), np.zeros(9, np.float32), EGO)
