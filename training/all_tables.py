@@ -173,7 +173,7 @@ def sections(text: str) -> dict[str, Any]:
     for part in parts:
         head, *blocks = part.strip().split("\n\n")
         tables[head] = [cells(block.strip()) for block in blocks]
-    return {"notes": [note for note in notes.split("\n\n") if note.strip()], "tables": tables}
+    return {"notes": notes.strip().split("\n\n"), "tables": tables}
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ class ClosedLoopTable:
     reference: str | None = None
     """The model that the others are compared with; default: the first that is there."""
     steps: bool = False
-    """Each model is compared with all before it, as stages of training are, instead of the reference with the others."""
+    """Compare each model with all before it, as is done with stages of training, instead of the reference with all."""
     open_loop: Path = Path("runs/open_loop")
     """Where open-loop wrote: FDE and consistency F1 of the same weights are told, too, if they are there."""
     name: str = "T3"

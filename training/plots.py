@@ -70,7 +70,7 @@ def ticks(low: float, high: float, at_most: int = 6) -> list[float]:
     power = 10.0 ** np.floor(np.log10(raw))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * (1 - 1e-9))
     first, last = np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9)
-    return [round(float(k * step), 9) for k in np.arange(first, last + 1)]
+    return [round(float(k * step), 9) + 0.0 for k in np.arange(first, last + 1)]  # + 0.0: no minus before a zero
 
 
 def axes(panel: Panel, title: str, x_label: str, y_label: str) -> None:

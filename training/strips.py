@@ -1,8 +1,9 @@
 """`python -m training.evaluate strips`: a model beside a baseline, as pictures and films, on clips chosen by rule.
 
 Of each family the worst and the median clip in the model's own order of danger (`training.tables.by_danger`). OUT has
-of each FAMILY-WHICH-CLIP-HASH.png, five moments from the front camera with the plan drawn in, and .mp4, both drives side
-by side; strips.json lists them. What is there already is kept; the same command goes on after Ctrl-C.
+two files of each, FAMILY-WHICH-CLIP-HASH: a .png with five moments from the front camera, the plan drawn in, and an
+.mp4 with both drives side by side; strips.json lists them. What is there already is kept; the same command goes on
+after Ctrl-C.
 """
 
 import json
