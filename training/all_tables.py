@@ -32,7 +32,7 @@ BASELINES = ("senna", "e2e", "regression", "blind")  # of table 3
 ABLATION = ("senna2", *BASELINES, "no_decision_token")  # of table 4: variants of stage 1c
 SEEDS = (0, 1, 2)
 QUICK = ("empty_road", "hard_brake", "red_light")  # the first clip of each
-CORE_S = {"learned": 8.0, "privileged": 1.0, "bag": 4.5, "frozen": 2.2, "along": 0.3, "strip": 22.0}  # see `estimate`
+CORE_S = {"learned": 8.0, "privileged": 1.0, "bag": 4.5, "frozen": 2.2, "along": 0.3, "strip": 30.0}  # see `estimate`
 
 
 @dataclass(frozen=True, kw_only=True)

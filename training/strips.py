@@ -203,7 +203,9 @@ def strip(pair: Pair, both: list[list[Shot]]) -> np.ndarray:
     """Five moments of the baseline above, the same five of the model below, (H, W, 3) uint8 RGB."""
     gap, head, line = 8, 54, 74
     image = new_picture(gap + MOMENTS * (CELL[0] + gap), head + 2 * (line + CELL[1]) + gap)
-    write(image, pair.title, (gap + 4, 38), 26, weight=600)
+    at = gap + 4 + write(image, pair.title, (gap + 4, 38), 26, weight=600)
+    if any(row["consistency"] is not None for row in pair.rows):
+        write(image, "plan: green, orange where it does not do what was decided", (at + 24, 38), 17, DIM)
     for column, shown in enumerate(moments(*both)):
         for index, (shot, name, row) in enumerate(zip(shown, pair.names, pair.rows, strict=True)):
             x, y = gap + column * (CELL[0] + gap), head + index * (line + CELL[1])
