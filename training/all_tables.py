@@ -70,6 +70,12 @@ def main(args: Args) -> Path:
         out, bags = Path(f"{out}-quick"), Path(f"{bags}-quick")
     models = known_models(args.trained)
     there, missing = present(models)
+    stages = [name for name in STAGES if name in there]
+    if not stages:
+        raise ValueError(
+            f"no model of ours: wanted at least one of {', '.join(STAGES.values())}; `make train` makes one"
+        )
+    latest = stages[-1]
     for name, text in missing.items():
         print(f"{name}: {text}")
     print(estimate(there, len(choose(clips)), args), flush=True)
@@ -77,8 +83,6 @@ def main(args: Args) -> Path:
     if args.quick or clips == "eval":
         which: dict[str, Any] = {"families": QUICK, "clips": 1} if args.quick else {}
         record.main(record.Args(split="evaluation", out=bags, workers=args.workers, **which))
-    stages = [name for name in STAGES if name in there]
-    latest = stages[-1] if stages else next(iter(there))
     common: dict[str, Any] = {"bags": bags, "clips": clips, "out": out / "open_loop", "workers": args.workers}
     common |= {"models": words_of(models, list(models)), "reference": "senna2-1c"}
     open_loop.main(OpenLoop(**common))
@@ -93,15 +97,18 @@ def main(args: Args) -> Path:
     closed_loop_table.main(
         ClosedLoopTable(name="T5", title="stages", models=words_of(models, list(STAGES)), steps=True, **drives)
     )
-    if stages:
-        forced_drives.main(ForcedDrives(models=words_of(models, list(STAGES)), out=out / "forced_drives"))
-    pair = {"model": f"{latest}={there[latest][0]}", "baseline": f"{best}={there[best][0]}" if best else None}
+    forced_drives.main(ForcedDrives(models=words_of(models, list(STAGES)), out=out / "forced_drives"))
     strips.main(
         Strips(
-            model=pair["model"] or "", baseline=pair["baseline"] or "constant_velocity", clips=clips, films=args.films,
-            drives=out / "closed_loop", out=out / "strips", workers=args.workers,
+            model=f"{latest}={there[latest][0]}",
+            baseline=f"{best}={there[best][0]}" if best else "constant_velocity",
+            clips=clips,
+            drives=out / "closed_loop",
+            films=args.films,
+            out=out / "strips",
+            workers=args.workers,
         )
-    )  # fmt: skip
+    )
     page = write_page(out, clips, missing)
     print(page)
     return page
@@ -131,7 +138,8 @@ def estimate(there: dict[str, Folders], clips: int, args: Args) -> str:
     """
     seeds = sum(map(len, there.values()))
     few = min(clips, args.seed_subset)
-    drives = sum(clips + few * (len(folders) - 1) for folders in there.values())
+    driven = [folders for name, folders in there.items() if name in (*STAGES, *BASELINES)]
+    drives = sum(clips + few * (len(folders) - 1) for folders in driven)
     strips_made = min(2 * 28, clips)
     seconds = clips * (CORE_S["bag"] + CORE_S["frozen"] * len(there) + CORE_S["along"] * seeds)
     seconds += drives * CORE_S["learned"] + 2 * clips * CORE_S["privileged"] + strips_made * CORE_S["strip"]

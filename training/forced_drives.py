@@ -18,14 +18,14 @@ from training.closed_loop_table import setup_of
 from training.drives import Setup, Step, drive_clip
 from training.ledger import git_commit, sha256_of
 from training.open_loop import finite, parse_models
-from training.plots import Colour, Panel, axes, curve, legend, new_picture, save_picture, write
+from training.plots import DIM, Colour, Panel, axes, curve, legend, new_picture, save_picture, write
 from training.selection import Choice, choose
 from training.trained import present
 from training.workers import quiet_threads
 
 FORCED = (SpeedAction.ACCELERATE, SpeedAction.KEEP, SpeedAction.DECELERATE)
 COLOURS: dict[str, Colour] = {"accelerate": (31, 169, 122), "keep": (62, 110, 214), "decelerate": (226, 110, 42)}
-WIDTH, ROW, HEAD, FOOT = 1600, 470, 100, 20  # px
+WIDTH, ROW, HEAD, FOOT, LINE = 1600, 470, 100, 20, 34  # px
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ def main(args: ForcedDrives) -> dict[str, Any]:
     for name, setup in setups.items():
         key = sha256_of([setup.key(), clip.id, clip.sha256])
         result["models"][name] = kept.get(key) or _drive_all(setup, clip, key, name)
-    file.write_text(json.dumps(finite(result), indent=1, allow_nan=False) + "\n")
+        file.write_text(json.dumps(finite(result), indent=1, allow_nan=False) + "\n")
     save_picture(args.out / "forced_drives.png", picture(result))
     for name, text in missing.items():
         print(f"{name}: {text}")
@@ -118,7 +118,10 @@ def drive_forced(driver: Any, clip: Choice, decision: Decision, rig: str) -> dic
 def picture(result: dict[str, Any]) -> np.ndarray:
     """Speed and mileage, one row per model, (H, W, 3) uint8 RGB."""
     models = result["models"]
-    image = new_picture(WIDTH, HEAD + ROW * len(models) + FOOT)
+    bottom = HEAD + ROW * len(models) + FOOT
+    image = new_picture(WIDTH, bottom + LINE * len(result["missing"]))
+    for line, (name, text) in enumerate(result["missing"].items()):
+        write(image, f"{name}: {text}", (40, bottom + LINE * line), colour=DIM)
     write(image, f"Fixed decisions on {result['clip']}, closed loop", (40, 44), 28, weight=600)
     legend(image, (40, 82), COLOURS)
     drives = [drive for row in models.values() for drive in row["drives"].values()]

@@ -306,7 +306,7 @@ def _write_result(
     result = finite(result)
     (args.out / "result.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
     write_page(args.out, result, every, runs, reference)
-    if (histograms := speed_ratios.picture(runs)) is not None:
+    if (histograms := speed_ratios.picture(runs, missing)) is not None:
         save_picture(args.out / "speed_ratios.png", histograms)
     print(args.out / "report.html")
     return result

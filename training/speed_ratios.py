@@ -1,5 +1,7 @@
 """Figure F1: planned speed at 3 s over the present speed, under each forced speed action, as histograms."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from senna2_core.actions import SpeedAction, words
@@ -16,15 +18,21 @@ COLOURS: dict[SpeedAction, Colour] = {
     SpeedAction.DECELERATE: (226, 110, 42),
     SpeedAction.STOP: (200, 60, 70),
 }
-WIDTH, ROW, HEAD = 2000, 430, 100  # px
+WIDTH, ROW, HEAD, LINE = 2000, 430, 100, 34  # px
 
 
-def picture(runs: Runs) -> np.ndarray | None:
-    """One row of four histograms per model that decides, (H, W, 3) uint8 RGB; None: there is no such model."""
+def picture(runs: Runs, missing: Mapping[str, str]) -> np.ndarray | None:
+    """One row of four histograms per model that decides, (H, W, 3) uint8 RGB; None: there is no such model.
+
+    missing: name -> what to do about models that are not trained yet (`training.trained.present`).
+    """
     models = with_kind(runs, "forced")
     if not models:
         return None
-    image = new_picture(WIDTH, HEAD + ROW * len(models) + 30)
+    bottom = HEAD + ROW * len(models) + 30
+    image = new_picture(WIDTH, bottom + LINE * len(missing))
+    for line, (name, text) in enumerate(missing.items()):
+        write(image, f"{name}: {text}", (40, bottom + LINE * line), colour=DIM)
     write(
         image, "Relative speed ratio under forced decisions: planned speed at 3 s / speed now", (40, 46), 28, weight=600
     )

@@ -12,10 +12,11 @@ import pytest
 from senna2_core.actions import Decision, DirectionAction, SpeedAction
 from senna2_core.objects import EgoState, Navigation
 from senna2_sim.env import SimEnv
-from training import all_tables, plots, speed_ratios
+from senna2_sim.scene import build_scene
+from training import all_tables, closed_loop_table, plots, speed_ratios
 from training.all_tables import Args, main, sections
 from training.closed_loop_figures import best_baseline, differences, f1_change, figures, table
-from training.closed_loop_table import drives_folder, setup_of
+from training.closed_loop_table import ClosedLoopTable, drives_folder, setup_of
 from training.consistency_tables import CLASSES, f1_figures
 from training.driver import Driver
 from training.rows import read_rows
@@ -27,7 +28,7 @@ from training.trained import present, with_missing
 
 SHIPPED = Path("models/small-s1").resolve()
 CLIPS = "empty_road:7000,turn_left:7001"
-SECONDS = 0.6
+SECONDS = 0.4
 
 
 def row(number: int, rng: np.random.Generator) -> dict:
@@ -198,6 +199,18 @@ def test_a_forced_decision_is_what_plans_are_conditioned_on_until_it_is_let_go()
 # -- all of it ---------------------------------------------------------------------------------------------------------
 
 
+def cache_by_clip(build):
+    """Scenes are built once per clip."""
+    built = {}
+
+    def cached(clip):
+        if clip.id not in built:
+            built[clip.id] = build(clip)
+        return built[clip.id]
+
+    return cached
+
+
 @pytest.fixture
 def short(tmp_path, monkeypatch):
     """A folder with the shipped model, tiny bags, and drives of SECONDS in this process."""
@@ -213,6 +226,7 @@ def short(tmp_path, monkeypatch):
         made.clip = replace(made.clip, duration_s=SECONDS)
         return made
 
+    monkeypatch.setattr("senna2_sim.scene.build_scene", cache_by_clip(build_scene))
     monkeypatch.setattr("training.drives.SimEnv", env)
     for module in ("closed_loop", "open_loop", "strips"):
         monkeypatch.setattr(f"training.{module}.work_off", here)
@@ -255,8 +269,9 @@ def test_make_tables_makes_every_table_and_figure_and_keeps_what_is_there(short,
     folder = drives_folder(out / "closed_loop", setup_of("models/small-s1"))  # a clip is lost, and does not run again
     kept = read_rows(folder)["empty_road-7000"]
     (folder / "rows.jsonl").write_text(json.dumps(kept) + "\n")
+    again = ClosedLoopTable(models=("senna2=models/small-s1",), clips=CLIPS, out=out / "closed_loop", workers=1)
     with pytest.raises(ValueError, match=r"1 clips failed to run .turn_left-7001., so there is no table"):
-        main(short)
+        closed_loop_table.main(again)
     assert not (out / "closed_loop" / "T3.md").exists()
 
 
