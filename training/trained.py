@@ -25,7 +25,7 @@ def trained_by(folder: str) -> str:
         if re.fullmatch(rf"(.*/)?{name}/?", folder):
             return command
     raise ValueError(
-        f"{folder}: no perception and planner there, and no command is known that trains them; wanted a folder of "
+        f"{folder}: no weights of perception and planner, and no command is known that trains them; wanted a folder of "
         "checkpoints, e.g. models/small-s1"
     )
 

@@ -66,7 +66,7 @@ def test_no_model_goes_missing_without_a_word(tmp_path):
     first, second = text.split("\n\n")
     assert second == "| other |" and "| ours | not trained yet" in first
     assert {line.count(" | ") for line in first.splitlines()} == {2}
-    with pytest.raises(ValueError, match=r"models/smal-s1: no perception and planner"):
+    with pytest.raises(ValueError, match=r"models/smal-s1: no weights of perception and planner"):
         present({"ours": ("models/smal-s1",), "e2e": seeds})
     with pytest.raises(ValueError, match=r"none of them is there: ours .*stage3_closed_loop"):
         present({"ours": ("models/small-s3",)})
