@@ -3,7 +3,7 @@
 Means run over clips and training seeds; intervals are 95 %, bootstrap over clips, paired where models are compared.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ def figures(runs: Runs) -> Figures:
     return {
         model: {
             group: {
-                name: figure(share, sums(values[model], lambda row, name=name: (row[name], 1), part))
+                name: figure(share, sums(values[model], _value(name), part))
                 for name in SHOWN
                 if all(name in row for rows in values[model] for row in rows)
             }
@@ -33,6 +33,11 @@ def figures(runs: Runs) -> Figures:
         }
         for model, seeds in runs.items()
     }
+
+
+def _value(name: str) -> Callable[[dict[str, float]], tuple[float, float]]:
+    """A figure of a clip, and 1: sums of both over clips give its mean."""
+    return lambda row: (row[name], 1.0)
 
 
 def open_loop_figures(runs: Runs) -> Figures:
@@ -94,7 +99,7 @@ def differences(runs: Runs, reference: str) -> dict[str, dict[str, dict[str, Fig
         for group, part in cue_groups(seeds[0]).items():
 
             def both(name: str, part=part, pair=(values[reference], values[model])) -> np.ndarray:
-                return np.hstack([sums(one, lambda row: (row[name], 1), part) for one in pair])
+                return np.hstack([sums(one, _value(name), part) for one in pair])
 
             cells = {name: figure(minus, both(name)) for name in DIFFERENCES}
             result[model][group] = cells | {f"{name}, %": figure(change, both(name)) for name in CHANGES}

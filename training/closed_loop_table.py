@@ -134,7 +134,7 @@ def _write(
     found = figures(runs)
     apart = {one: differences(others, one) for one, others in _compared(args, runs, list(models), reference)}
     own = {name: setups[name][: len(seeds)] for name, seeds in runs.items()}
-    along = {name: rows for name in runs if (rows := along_bags(args.open_loop, own[name])) is not None}
+    along = {name: judged for name in runs if (judged := along_bags(args.open_loop, own[name]))}
     changes = {one: open_loop_changes(along, one) for one in apart if one in along}
     baseline = best_baseline(found, [name for name in models if name != reference])
     rows = runs[reference][0]

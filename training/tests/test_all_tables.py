@@ -253,7 +253,8 @@ def test_make_tables_makes_every_table_and_figure_and_keeps_what_is_there(short,
     listed = json.loads((out / "strips" / "strips.json").read_text())
     assert [strip["family"] for strip in listed] == ["empty_road", "turn_left"]
     for strip in listed:
-        assert cv2.imread(str(out / "strips" / strip["png"])).shape[1] > 2000
+        picture = cv2.imread(str(out / "strips" / strip["png"]))
+        assert picture is not None and picture.shape[1] > 2000
         with av.open(str(out / "strips" / strip["mp4"])) as film:
             assert sum(1 for _ in film.decode(video=0)) == round(10 * SECONDS) + 10
 
