@@ -1,6 +1,6 @@
 # Every target first brings .venv up to date (scripts/setup.py; nothing to do takes 0.1 s). Nothing to source.
 .DEFAULT_GOAL := help
-.PHONY: help setup sim replay test lint format bags train lock colcon clean distclean
+.PHONY: help setup sim replay test lint format bags train tables lock colcon clean distclean
 
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv/bin
@@ -34,6 +34,9 @@ bags: setup ## record expert demonstrations for training into bags/
 
 train: setup ## train the small preset end to end and write models/small-s1; again after Ctrl-C: it goes on
 	@PYTHON=$(VENV)/python sh training/runs/small.sh
+
+tables: setup ## every table and figure of the benchmark from the models that are there: runs/tables/index.html; hours; QUICK=1: three clips; WORKERS=
+	@python -m training.all_tables $(if $(QUICK),--quick) $(if $(WORKERS),--workers $(WORKERS))
 
 test: lint ## all checks and tests; ARGS= goes to pytest
 	@ROS_PYTHON_CHECK_FIELDS=1 ROS_LOG_DIR=$(CURDIR)/.cache/ros OMP_NUM_THREADS=1 python -m pytest --basetemp=.cache/pytest $(ARGS)

@@ -66,9 +66,12 @@ class ClosedLoop:
             raise ValueError(f"--scene {self.scene} and --clips or --subset: wanted a scene or clips, not both")
 
 
-def main(args: ClosedLoop) -> list[Row]:
+def main(args: ClosedLoop, *, show: bool = True) -> list[Row]:
     """Drive all clips; returns the rows in the order of the clips.
 
+    Args:
+        args: what to drive, and with what.
+        show: print the table.
     Raises:
         ValueError: unknown clips or checkpoints, rows of another run in the folder, or a clip that fails to run: then
             there is no table, and the rows of the others are kept.
@@ -94,9 +97,11 @@ def main(args: ClosedLoop) -> list[Row]:
             _drive(args, out, setup, clips, rows)
             chosen = [rows[clip.id] for clip in clips]
             result = _write_result(args, out, key, chosen)
-            print(table(chosen))
+            if show:
+                print(table(chosen))
             _write_films(args, out, setup, clips, result, chosen)
-            print(out / "report.html")
+            if show:
+                print(out / "report.html")
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on from there ({out})", file=sys.stderr)
         raise SystemExit(130) from None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from senna2_core.actions import Decision
 from senna2_core.bags import blank
 from senna2_core.messages import Condition, DecisionOutput, fill_jpeg, read_image
 from senna2_core.objects import EgoState, Navigation
@@ -54,6 +55,7 @@ class Driver:
         if (vlm is None) != (adapter is None):
             raise ValueError("driver: got only one of VLM and adapter, wanted both or none")
         self.perception, self.planner, self.vlm, self.adapter, self.config = perception, planner, vlm, adapter, config
+        self.forced: Decision | None = None  # takes the place of the VLM's from its next frame on
         self._bank = MemoryBank()
         self._history: FrameHistory[np.ndarray] = FrameHistory(vlm.parts.frame_lag_s if vlm is not None else 0.0)
         self._last_period = -1
@@ -105,7 +107,7 @@ class Driver:
         self._last_period = period
         before = self._history.before(ego.stamp_ns)
         frames = image if before is None else np.stack([before, image])
-        out = self.vlm.decide(frames, navigation, ego.speed_mps, stamp_ns=ego.stamp_ns)
+        out = self.vlm.decide(frames, navigation, ego.speed_mps, forced=self.forced, stamp_ns=ego.stamp_ns)
         self._bank.put(Condition(stamp_ns=ego.stamp_ns, decision=out.decision, embedding=self.adapter.embed(out)))
         return out
 

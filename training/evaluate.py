@@ -9,9 +9,15 @@ import tyro
 
 from training.closed_loop import ClosedLoop
 from training.closed_loop import main as closed_loop
+from training.closed_loop_table import ClosedLoopTable
+from training.closed_loop_table import main as closed_loop_table
 from training.command import as_command
+from training.forced_drives import ForcedDrives
+from training.forced_drives import main as forced_drives
 from training.open_loop import Consistency, OpenLoop
 from training.open_loop import main as open_loop
+from training.strips import Strips
+from training.strips import main as strips
 from training.tables import compare
 
 
@@ -27,8 +33,11 @@ class Compare:
 
 Command = (
     Annotated[ClosedLoop, tyro.conf.subcommand("closed-loop")]
+    | Annotated[ClosedLoopTable, tyro.conf.subcommand("closed-loop-table")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[OpenLoop, tyro.conf.subcommand("open-loop")]
+    | Annotated[ForcedDrives, tyro.conf.subcommand("forced-drives")]
+    | Annotated[Strips, tyro.conf.subcommand("strips")]
     | Annotated[Consistency, tyro.conf.subcommand("consistency")]
 )
 
@@ -38,6 +47,12 @@ def main(command: Any) -> None:
     match command:
         case ClosedLoop():
             closed_loop(command)
+        case ClosedLoopTable():
+            closed_loop_table(command)
+        case ForcedDrives():
+            forced_drives(command)
+        case Strips():
+            strips(command)
         case Compare():
             print(compare(list(command.folders), command.column))
         case OpenLoop() | Consistency():

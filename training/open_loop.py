@@ -2,8 +2,8 @@
 
 OUT/MODEL/SEED/rows.jsonl gets one line per finished clip at once; both commands share these rows. OUT/frozen keeps what
 perceptions and VLMs said: models that share one do not ask it again. When all rows are there, OUT/open_loop.md or
-OUT/consistency.md has the tables, OUT/result.json the figures with ledger rows, OUT/report.html the page. The same
-command goes on after Ctrl-C, a crash or a power cut.
+OUT/consistency.md has the tables, OUT/result.json the figures with ledger rows, OUT/report.html the page,
+OUT/speed_ratios.png figure F1. The same command goes on after Ctrl-C, a crash or a power cut.
 """
 
 import json
@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from training import speed_ratios
 from training.bag_drives import Job, Setup, evaluate_bag
 from training.bag_rows import Runs
 from training.consistency_tables import f1_figures, matrices, t1, vlm_table
@@ -23,9 +24,11 @@ from training.data import DT_S, VALIDATION_SEEDS, Target
 from training.forced_tables import forced_figures, forced_table, recall_figures, recall_table
 from training.ledger import file_sha256, git_commit, ledger_row, session_row
 from training.open_loop_tables import differences, differences_table, open_loop_figures, seeds_table, t2, t4
+from training.plots import save_picture
 from training.rows import add_session, append, open_run, owned
 from training.selection import Choice, choose
 from training.tables import Row
+from training.trained import present, with_missing
 from training.workers import Failure, quiet_threads, work_off
 
 GIVE_UP = 5  # failed clips: no need to try the others
@@ -112,8 +115,9 @@ def main(args: OpenLoop | Consistency) -> dict[str, Any]:
     """
     quiet_threads()
     clips = choose(args.clips, args.subset)
+    models, missing = present(parse_models(args.models))
     bags = checked_bags(args.bags, clips)
-    named = {name: (name,) for name in REFERENCES} | parse_models(args.models)
+    named = {name: (name,) for name in REFERENCES} | models
     setups = {
         name: [
             Setup(model=f, truth=args.truth, every_s=args.every_s, forced_every_s=args.forced_every_s) for f in folders
@@ -128,7 +132,7 @@ def main(args: OpenLoop | Consistency) -> dict[str, Any]:
     ledger: dict[str, list[dict[str, Any]]] = {}
     try:
         with owned(args.out):
-            for name in ("open_loop.md", "consistency.md", "result.json", "report.html"):
+            for name in ("open_loop.md", "consistency.md", "result.json", "report.html", "speed_ratios.png"):
                 (args.out / name).unlink(missing_ok=True)  # no table until all rows are there
             if args.restart:
                 shutil.rmtree(args.out / KEPT, ignore_errors=True)
@@ -139,7 +143,7 @@ def main(args: OpenLoop | Consistency) -> dict[str, Any]:
                     rows = _run(args, folder, setup, key, clips, bags, f"{name} {number}")
                     runs[name].append(rows)
                     ledger[name].append(ledger_row(key, json.loads((folder / "run.json").read_text()), rows, number))
-            return _write_result(args, runs, setups, ledger)
+            return _write_result(args, runs, setups, ledger, missing)
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on from there ({args.out})", file=sys.stderr)
         raise SystemExit(130) from None
@@ -220,15 +224,19 @@ def _work(args: BagEvaluation, out: Path, jobs: list[Job], rows: dict[str, Row],
         )
 
 
-def tables(args: OpenLoop | Consistency, runs: Runs, setups: dict[str, list[Setup]]) -> dict[str, str]:
-    """The command's tables by title, as Markdown."""
+def tables(
+    args: OpenLoop | Consistency, runs: Runs, setups: dict[str, list[Setup]], missing: dict[str, str]
+) -> dict[str, str]:
+    """The command's tables by title, as Markdown; models that are not trained yet are rows of T1, T2 and T4."""
     learned = {name: seeds for name, seeds in runs.items() if name not in REFERENCES}
-    reference = args.reference or next(iter(learned))
+    reference = _reference(args, learned)
+    folders = {name: tuple(setup.model for setup in setups[name]) for name in learned}
     match args:
         case OpenLoop():
+            architecture = t4(learned, {n: setups[n][0].tokens() for n in learned}, reference)
             found = {
-                "T2: open loop": t2(open_loop_figures(runs)),
-                "T4: what the planner is told": t4(learned, {n: setups[n][0].tokens() for n in learned}, reference),
+                "T2: open loop": with_missing(t2(open_loop_figures(runs)), folders, missing),
+                "T4: what the planner is told": with_missing(architecture, folders, missing),
                 "Each training seed": seeds_table(learned),
             }
             if len(learned) > 1:
@@ -237,21 +245,30 @@ def tables(args: OpenLoop | Consistency, runs: Runs, setups: dict[str, list[Setu
             return found
         case Consistency():
             return {
-                "T1: consistency of decisions and plans, F1": t1(runs),
+                "T1: consistency of decisions and plans, F1": with_missing(t1(runs), folders, missing),
                 "The VLM's decisions against the labels, F1 (target: averages of at least 0.80)": vlm_table(runs),
                 "Forced decisions": forced_table(runs),
                 "Recall of agents within 40 m at 2 m, % (target: at least 80)": recall_table(runs),
             }
 
 
+def _reference(args: BagEvaluation, learned: Runs) -> str:
+    """The model that the others are compared with: the one asked for if it is there, or the first."""
+    return args.reference if args.reference in learned else next(iter(learned))
+
+
 def _write_result(
-    args: OpenLoop | Consistency, runs: Runs, setups: dict[str, list[Setup]], ledger: dict[str, Any]
+    args: OpenLoop | Consistency,
+    runs: Runs,
+    setups: dict[str, list[Setup]],
+    ledger: dict[str, Any],
+    missing: dict[str, str],
 ) -> dict[str, Any]:
     """Tables on the screen and in the folder, figures of both commands, and the page."""
     from training.open_loop_page import write_page
 
     learned = {name: seeds for name, seeds in runs.items() if name not in REFERENCES}
-    reference = args.reference or next(iter(learned))
+    reference = _reference(args, learned)
     few = [name for name, seeds in learned.items() if len(seeds) < CLAIM_SEEDS]
     rows = runs[reference][0]
     notes = [
@@ -262,9 +279,10 @@ def _write_result(
     ]
     if few:
         notes.append(f"Fewer than {CLAIM_SEEDS} training seeds, so no claim about training: {', '.join(few)}.")
+    notes += [f"{name}: {text}." for name, text in missing.items()]
     every: dict[str, str] = {}
     for name, kind in (("open_loop", OpenLoop), ("consistency", Consistency)):
-        found = tables(kind(**asdict(args)), runs, setups)
+        found = tables(kind(**asdict(args)), runs, setups, missing)
         every |= found
         text = "\n\n".join([*notes, *(f"## {title}\n\n{table}" for title, table in found.items())]) + "\n"
         (args.out / f"{name}.md").write_text(text, encoding="utf-8")
@@ -272,6 +290,7 @@ def _write_result(
             print(text)
     result = {
         "models": {name: [setup.model for setup in seeds] for name, seeds in setups.items()},
+        "missing": missing,
         "notes": notes,
         "open_loop": open_loop_figures(runs),
         "differences": {reference: differences(learned, reference)},
@@ -284,9 +303,11 @@ def _write_result(
         "args": json.loads(json.dumps({k: v for k, v in asdict(args).items() if k != "restart"}, default=str)),
         "ledger": ledger,
     }
-    result = _finite(result)
+    result = finite(result)
     (args.out / "result.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
     write_page(args.out, result, every, runs, reference)
+    if (histograms := speed_ratios.picture(runs, missing)) is not None:
+        save_picture(args.out / "speed_ratios.png", histograms)
     print(args.out / "report.html")
     return result
 
@@ -295,10 +316,10 @@ def _figures(runs: Runs, kind: str, of: Any) -> dict[str, Any]:
     return {name: of(seeds) for name, seeds in runs.items() if seeds[0][0][kind] is not None}
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON knows no NaN: None stands for it."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and value != value else value

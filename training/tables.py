@@ -24,17 +24,17 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def summary(rows: list[Row]) -> Figures:
-    """Figures of `senna2_sim.metrics.closed_loop` with their 95 % intervals over clips: mean, low, high.
+def clip_figures(row: Row) -> dict[str, float]:
+    """Figures of `senna2_sim.metrics.closed_loop` of one clip; besides its mean offset from the route and, where the
+    driver decides, the share of its plans that agree with their decision."""
+    figures = closed_loop([Result(**{k: row[k] for k in _RESULT})], {row["clip"]: row["expert_progress_m"]})
+    figures |= {"offset_m": row["mean_offset_m"]}
+    return figures | ({} if row["consistency"] is None else {"consistency": row["consistency"]})
 
-    Besides: mean offset from the route, and the share of plans that agree with their decision.
-    """
-    single = [
-        closed_loop([Result(**{k: row[k] for k in _RESULT})], {row["clip"]: row["expert_progress_m"]})
-        | {"offset_m": row["mean_offset_m"]}
-        | ({} if row["consistency"] is None else {"consistency": row["consistency"]})
-        for row in rows
-    ]
+
+def summary(rows: list[Row]) -> Figures:
+    """`clip_figures` with their 95 % intervals over clips: mean, low, high."""
+    single = [clip_figures(row) for row in rows]
     columns = {name: np.array([figures[name] for figures in single]) for name in single[0] if name != "clips"}
     return {name: (float(v.mean()), *interval(v)) for name, v in columns.items()}
 

@@ -8,7 +8,7 @@ import pytest
 from senna2_core.actions import ALL_DECISIONS
 from training.bag_drives import Setup
 from training.data import load_drive
-from training.decisions import decide_along, pick
+from training.decisions import decide_along, front, pick
 from training.driver import Driver
 from training.open_loop_frozen import Frozen
 from training.open_loop_models import Along, along, decision_frames, load, plan
@@ -73,7 +73,7 @@ def test_forced_plans_are_those_of_driving_when_an_operator_forces(driver, outpu
     decided = stack(np.array([0]), forced).decided
     for at, index in ((0, 0), (1, 7), (1, 19)):
         step = forced[at]
-        asked = drive.image("front", step), drive.navigation[step], drive.ego[step].speed_mps
+        asked = front(driver.vlm, drive, step), drive.navigation[step], drive.ego[step].speed_mps
         embedding = driver.adapter.embed(driver.vlm.decide(*asked, forced=ALL_DECISIONS[index]))
         wanted = driver.planner.plan(outputs[step].perception.tokens, embedding, drive.ego[step])
         np.testing.assert_allclose(decided.force(np.array([at]), np.array([index]))[0], wanted, atol=2e-4)

@@ -51,12 +51,15 @@ class Moment:
 
 
 @contextmanager
-def film(out: Path) -> Iterator[Callable[[np.ndarray], None]]:
-    """`with film(out) as add:` - add encodes a picture (HEIGHT, WIDTH, 3) uint8 RGB, FPS a second. None: no file."""
+def film(out: Path, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Iterator[Callable[[np.ndarray], None]]:
+    """`with film(out) as add:` - add encodes a picture (height, width, 3) uint8 RGB, FPS a second. None: no file.
+
+    size: width and height, even numbers.
+    """
     frames = 0
     with av.open(str(out), "w", format="mp4", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "22", "threads": "2"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        (stream.width, stream.height), stream.pix_fmt = size, "yuv420p"
 
         def add(picture: np.ndarray) -> None:
             nonlocal frames
