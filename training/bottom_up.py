@@ -29,8 +29,9 @@ class Learning:
     """Weight of L_low beside L_high."""
     anchor: float = 1.0
     """Weight of the squared distance between the plans and those of the policy of START; 0: none."""
-    anchor_on: Literal["unmarked", "all"] = "unmarked"
-    """Frames that it acts on: those that are neither unsafe nor slow, or all."""
+    anchor_on: Literal["unmarked", "path", "all"] = "path"
+    """What it holds. unmarked: plans of frames that are neither unsafe nor slow. path: these, and the others to their
+    path, on which they may get shorter or longer. all: all plans."""
     max_grad_norm: float = 1.0
     """Gradients are clipped to this."""
     bf16: bool = False
@@ -95,23 +96,42 @@ def learn_low(
         Sums of L_safe, L_eff and squared distance to the plans of the start, and of how many frames, both (3,).
     """
     unsafe, slow = frames.unsafe[part], frames.slow[part]
-    held = (settings.anchor > 0) & ((settings.anchor_on == "all") | ~(unsafe | slow))
+    held = (settings.anchor > 0) & ((settings.anchor_on != "unmarked") | ~(unsafe | slow))
     rows = np.flatnonzero(unsafe | slow | held)
     counts = np.array([unsafe.sum(), slow.sum(), held.sum()], dtype=np.float64)
     if not len(rows):
         return np.zeros(3), counts
     batch, noise = frames.batch(part[rows], settings.device), noise[rows]
-    anchors = torch.zeros_like(noise)
+    origin = torch.zeros_like(noise)
     if held.any():
         with torch.no_grad(), policy.lora.disable_adapter(), half(settings):
-            anchors, _ = plan(policy.start, policy.vlm, batch, noise)
+            origin, _ = plan(policy.start, policy.vlm, batch, noise)
     with half(settings):  # a new one: weights that autocast has converted without gradient are kept within one
         plans, _ = plan(policy.model, policy.vlm, batch, noise)
     safe, efficient = safe_loss(plans, batch.unsafe), efficiency_loss(plans, batch.slow)
+    free = (batch.unsafe | batch.slow)[:, None, None] & (settings.anchor_on == "path")
+    anchors = torch.where(free, nearest_on(origin, plans), origin)
     drift = torch.from_numpy(held[rows]).to(plans.device) * ((plans - anchors) ** 2).sum((1, 2))
     loss = settings.beta * (safe + efficient) + settings.anchor * drift
     (loss.sum() / settings.batch).backward()
     return np.array([x.detach().sum().item() for x in (safe, efficient, drift)]), counts
+
+
+@torch.no_grad()
+def nearest_on(paths: Tensor, plans: Tensor) -> Tensor:
+    """For each pose of plans (B, S, 3) the one of paths (B, P, 3) that is nearest in x and y.
+
+    A path goes from the origin through its poses, and straight on as it ends, also where it stands.
+    """
+    last = paths[:, -1:]
+    ahead = 100.0 * torch.stack([last[..., 2].cos(), last[..., 2].sin(), torch.zeros_like(last[..., 2])], dim=2)
+    poses = torch.cat([torch.zeros_like(last), paths, last + ahead], dim=1)
+    begin, along = poses[:, None, :-1], poses[:, None].diff(dim=2)  # (B, 1, P + 1, 3)
+    length2 = (along[..., :2] ** 2).sum(-1).clamp(min=1e-6)
+    share = (((plans[:, :, None] - begin) * along)[..., :2].sum(-1) / length2).clamp(0, 1)
+    feet = begin + share[..., None] * along  # (B, S, P + 1, 3)
+    which = ((plans[:, :, None] - feet)[..., :2] ** 2).sum(-1).argmin(2)
+    return feet.gather(2, which[:, :, None, None].expand(-1, -1, 1, 3))[:, :, 0]
 
 
 def learn_high(

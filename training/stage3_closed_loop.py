@@ -199,7 +199,7 @@ def main(args: Args) -> float:
     if args.resume and (args.run / "progress" / "config.json").exists():
         first, _ = load_progress(args.run / "progress", policy.model, optimizer, "3", settings)
         rounds = read_rounds(args.run / BOOK, upto=first // args.steps_per_round)
-    writer = SummaryWriter(str(args.run / "tensorboard"), purge_step=first)
+    writer = SummaryWriter(str(args.run / "tensorboard"), purge_step=first + 1 if rounds else 0)
     about = {
         "command": command_line("training.stage3_closed_loop"),
         "trained": f"planner and adapter whole, VLM by LoRA (r {args.lora.rank}, alpha {args.lora.alpha}), perception "
@@ -208,7 +208,7 @@ def main(args: Args) -> float:
         "start": {"stage": args.start_stage, "weights": origin},
         "clips": args.clips,
     }
-    save_policy(policy, args.run / NEWEST, "3", about | {"round": len(rounds) - 1})
+    save_policy(policy, args.run / NEWEST, "3", about | {"round": max(len(rounds) - 1, 0)})
     alarm = ""
 
     with interruptible() as stop:
@@ -347,7 +347,7 @@ def train(
                 group["lr"] = args.lr * cosine(step, args.rounds * args.steps_per_round, args.warmup)
             told.append(learn(policy, optimizer, frames, step, weights, args))
             for name, value in told[-1].items():
-                writer.add_scalar(f"train/{name}", value, step)
+                writer.add_scalar(f"train/{name}", value, step + 1)
             shares = " ".join(f"{name} {100 * told[-1][name]:.0f}" for name in ("unsafe", "slow", "disagree"))
             bar.set_postfix_str(f"% {shares}", refresh=False)
             if stop:
@@ -358,7 +358,7 @@ def train(
 def tell(entry: Round, args: Args, writer: SummaryWriter, alarm: str) -> None:
     """Log a round."""
     number, verdict = entry["round"], entry.get("verdict")
-    at = max(number * args.steps_per_round - 1, 0)  # its last step
+    at = number * args.steps_per_round  # steps until its end
     for kind in ("driven", "validation", "seconds"):
         for name, value in entry.get(kind, {}).items():
             writer.add_scalar(f"{kind}/{name}", value, at)
