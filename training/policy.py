@@ -23,7 +23,7 @@ from senna2_vlm.model import attach_lora, save_parts
 from training.round_drives import Batch
 from training.stage1_e2e import save
 
-STAGES = {  # that the parts of a model are of, by the stage that it has come to
+STAGES: dict[str, dict[str, tuple[str, ...]]] = {  # that the parts of a model are of, by the stage that it has come to
     "2": dict.fromkeys(("perception", "planner", "adapter", "vlm"), ("2",)),
     "1c": {"perception": ("1b", "1c"), "planner": ("1c",), "adapter": ("1c",), "vlm": ("1a",)},
 }
