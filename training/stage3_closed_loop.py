@@ -76,7 +76,7 @@ TOLD = ("CR", "AF-CR", "Safety@2", "min_ttc_s", "progress", "failures", "consist
 class Args(Learning):
     """Stage 3: let the policy drive, and train planner, adapter and, by LoRA, the VLM on how it went.
 
-    --preset small: on two cores, in about 25 minutes, a sixteenth of the paper's samples and five times its
+    --preset small: on two cores, in about 25 minutes, a twentieth of the paper's samples and five times its
     learning rate, as in stage 2; --preset full: the paper's hyper-parameters. Every other option changes one setting.
     """
 
@@ -108,7 +108,7 @@ class Args(Learning):
     """Torch device of these."""
     keep: Literal["all", "newest", "none"] = "all"
     """Which rounds' drives stay in RUN/rollouts/round_K as bags, about 7 MB a clip."""
-    steps_per_round: int = 12
+    steps_per_round: int = 10
     """Optimizer steps (each with its two halves) in a round."""
     balance: float = 0.5
     """0: unsafe, slow and other frames as often as they come, 1: all equally often."""
