@@ -121,7 +121,6 @@ class SimNode(Node):
         self._event(SimEvent.END, json.dumps(self._facts()))
         if self._config.exit_at_end:
             self.health.publish()
-            self._send.wait_until_heard()
             raise Finished
 
     def _check_timeout(self) -> None:
@@ -131,7 +130,6 @@ class SimNode(Node):
             late = self._stack.late_node(self._world.stamp_ns)
             text = f"{late} is late: no plan at sim time {self._world.stamp_ns / 1e9:.1f} s for {waited_s:.1f} s"
             self._event(SimEvent.ERROR, text)
-            self._send.wait_until_heard()
             raise NodeError(text)
 
     def _event(self, kind: int, text: str) -> None:
