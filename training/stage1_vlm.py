@@ -174,7 +174,7 @@ def main(args: Args) -> float:
                 with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.bf16):
                     answers, sights = told(part, args)
                     images, navigations, speeds = asked(part)
-                    images = [spoiled(i, args.spoil, [args.seed, step, number, k]) for k, i in enumerate(images)]
+                    images = [spoiled(i, args.spoil, [args.seed, step, number * args.micro_batch + k]) for k, i in enumerate(images)]
                     share = vlm.answer_loss(
                         images, navigations, speeds, answers, sights if args.sights else None, within=whole
                     )
