@@ -26,6 +26,7 @@ from senna2_core.messages import (
 from senna2_core.objects import EgoState, MapElements, Navigation
 from senna2_core.ros_node import output_qos, wait_until_heard
 from senna2_sim.rig import Rig
+from senna2_sim.world.world import World
 
 DEPTH = 50  # messages of a topic that are kept for slow and late readers
 HEARD_S = 1.0  # at most, until all readers have what was sent
@@ -62,10 +63,11 @@ class SensorPublishers:
         self._map.publish(fill_map(MapElementsMsg(), stamp_ns, "map", elements))
         self._markers.publish(map_marker(stamp_ns, elements))
 
-    def event(self, stamp_ns: int, kind: int, text: str, agent_id: int = -1, at_fault: bool = False) -> None:
-        """Something happened."""
-        msg = SimEvent(kind=kind, agent_id=int(agent_id), at_fault=bool(at_fault), text=text)
-        fill_header(msg.header, stamp_ns, "map")
+    def event(self, world: World, kind: int, text: str) -> None:
+        """Something happened in the world."""
+        agent = -1 if world.collision_agent is None else world.collision_agent
+        msg = SimEvent(kind=kind, agent_id=int(agent), at_fault=bool(world.at_fault), text=text)
+        fill_header(msg.header, world.stamp_ns, "map")
         self._events.publish(msg)
 
     def step(self, ego: EgoState, navigation: Navigation, truth: GroundTruth, images: dict[str, np.ndarray]) -> None:
