@@ -21,7 +21,8 @@ T = TypeVar("T")
 def join(device: str) -> tuple[PartialState, str]:
     """Meet the other processes, if a launcher started some; also the device that is ours, e.g. "cuda:1"."""
     state = PartialState(cpu=device == "cpu")
-    if state.num_processes > 1:  # its threads must be gone before Python's end, or they may abort the process
+    if state.num_processes > 1:
+        # A thread of gloo that frees a tensor while Python ends aborts the process (pytorch/pytorch#190489).
         atexit.register(state.destroy_process_group)
     return state, device if state.num_processes == 1 else str(state.device)
 

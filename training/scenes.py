@@ -77,20 +77,29 @@ def make_batch(
 
 
 def scene_inputs(picked: Sequence[Sequence[tuple[Drive, int]]], config: PerceptionConfig) -> dict[str, Tensor]:
-    """Arguments of `PerceptionNetwork.sequence` for B sequences of T steps, a memory lag apart."""
+    """Arguments of `PerceptionNetwork.sequence` for B sequences of T steps, a memory lag apart.
+
+    ValueError: perception cannot use what was recorded at a step; it names bag and step.
+    """
     flat, shape = [pair for row in picked for pair in row], (len(picked), len(picked[0]))
     pose = np.stack([[drive.poses[step] for drive, step in row] for row in picked])  # (B, T, 3)
     past = np.stack([np.roll(pose, lag + 1, axis=1) for lag in range(len(config.memory_lags_s))], axis=2)
-    inputs = {
-        "images": np.stack([stack_images(config, d.images(s)) for d, s in flat]),
-        "ego": np.stack([ego_features(d.ego[s]) for d, s in flat]),
-        "navigation": np.stack([navigation_features(d.navigation[s]) for d, s in flat]),
-    }
+    seen = zip(*(_frame(config, drive, step) for drive, step in flat), strict=True)
+    inputs = dict(zip(("images", "ego", "navigation"), map(np.stack, seen), strict=True))
     return {name: torch.from_numpy(value).unflatten(0, shape) for name, value in inputs.items()} | {
         "poses": torch.from_numpy(to_frame(past, pose[:, :, None])).float(),
         "ages_s": torch.tensor(config.memory_lags_s, dtype=torch.float32).expand(past.shape[:3]),
         "valid": torch.ones(past.shape[:3], dtype=torch.bool),
     }
+
+
+def _frame(config: PerceptionConfig, drive: Drive, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images (V, H, W, 3) uint8, ego (2,) and navigation (8,) float32 of one step."""
+    images = drive.images(step)
+    try:
+        return stack_images(config, images), ego_features(drive.ego[step]), navigation_features(drive.navigation[step])
+    except ValueError as error:
+        raise ValueError(f"{drive.name}: step {step}: {error}; see training.doctor, or record the bag again") from error
 
 
 def _targets(flat: Sequence[tuple[Drive, int]], config: PerceptionConfig, rig: Rig) -> Targets:

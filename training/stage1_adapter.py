@@ -34,6 +34,7 @@ from senna2_planner.planner import make_planner
 from senna2_planner.residual import ResidualPlanner
 from senna2_sim.rig import check_rig, load_rig
 from senna2_sim.scenarios import FAMILIES
+from senna2_vlm.model import read_card
 from training.closed_loop import ClosedLoop
 from training.closed_loop import main as closed_loop
 from training.command import as_command
@@ -217,6 +218,8 @@ def main(args: Args) -> float:
             f"--out {args.out}: has the adapter of a dual system, with which a planner of variant {args.variant} "
             "would be taken for one; choose another folder"
         )
+    if args.uses_vlm:
+        read_card(args.vlm, stages=("1a",))  # before minutes of work that need it only at their end
     if args.closed_loop_every:
         check_driving(args)
     seed_everything(args.seed, args.threads)

@@ -174,7 +174,8 @@ def main(args: Args) -> float:
                 with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.bf16):
                     answers, sights = told(part, args)
                     images, navigations, speeds = asked(part)
-                    images = [spoiled(i, args.spoil, [args.seed, step, number, k]) for k, i in enumerate(images)]
+                    placed = enumerate(images, number * args.micro_batch)  # in the whole batch, however it is cut
+                    images = [spoiled(image, args.spoil, [args.seed, step, place]) for place, image in placed]
                     share = vlm.answer_loss(
                         images, navigations, speeds, answers, sights if args.sights else None, within=whole
                     )

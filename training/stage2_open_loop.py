@@ -48,6 +48,7 @@ from senna2_vlm.config import LoraSettings
 from senna2_vlm.decide import DecisionModel
 from senna2_vlm.model import attach_lora, save_parts
 from training.alignment import Shown, gate, label_loss, open_loop_loss, shown
+from training.command import as_command
 from training.common import (
     command_line,
     cosine,
@@ -461,4 +462,5 @@ def validate(
 
 
 if __name__ == "__main__":
-    main(from_command_line({"small": SMALL, "full": FULL}))
+    with as_command():
+        main(from_command_line({"small": SMALL, "full": FULL}))

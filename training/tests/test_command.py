@@ -1,6 +1,7 @@
 """What whoever typed a command is told when it fails: one line, and a traceback only where the code is wrong."""
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -30,6 +31,14 @@ def test_errors_are_told_in_one_line_and_defects_keep_their_traceback():
     for defect in (RuntimeError("shapes differ"), KeyError("x")):
         with pytest.raises(type(defect)), as_command():
             raise defect
+
+
+def test_every_command_of_training_tells_its_errors_so():
+    modules = {path: path.read_text() for path in Path(record.__file__).parent.rglob("*.py")}
+    commands = {path: text.partition('if __name__ == "__main__":')[2] for path, text in modules.items()}
+    started = {path.name: text for path, text in commands.items() if text and "tests" not in path.parts}
+    assert {"record.py", "stage1_vlm.py", "stage2_open_loop.py", "__main__.py"} <= started.keys()
+    assert not [name for name, text in started.items() if "with as_command():" not in text]
 
 
 def test_a_killed_process_that_makes_batches_is_told_in_one_line():

@@ -77,6 +77,13 @@ def test_targets_are_the_truth_seen_from_the_ego(drive):
     )
 
 
+def test_a_frame_of_another_size_is_told_with_bag_step_camera_and_both_sizes(drive):
+    larger = dataclasses.replace(CONFIG, camera_widths=(640, 160, 160, 160), camera_heights=(360, 90, 90, 90))
+    told = r"empty_road-0000: step 7: camera front: got uint8 \(180, 320, 3\), .*needs uint8 \(360, 640, 3\).*doctor"
+    with pytest.raises(ValueError, match=told):
+        make_batch([drive], np.array([[0, 7]]), 2, larger, "plan", RIG)
+
+
 def boxes_length(batch):
     return batch.truth.boxes[:, 0, 3]
 

@@ -1,5 +1,9 @@
-"""Processes that train as one share the work so that nothing is left out and nothing done twice."""
+"""Processes that train as one share the work so that nothing is left out and nothing done twice, and end in peace."""
 
+import os
+import socket
+import subprocess
+import sys
 from collections import Counter
 from types import SimpleNamespace
 from typing import Any
@@ -59,3 +63,41 @@ def test_two_processes_compute_every_drive_once_and_both_have_all(tmp_path, monk
     assert run() == second[0] == [0, 1, 2, 3, 4]
     assert computed[0] + computed[1] == Counter(drive.name for drive in drives)
     assert abs(len(computed[0]) - len(computed[1])) <= 1
+
+
+TWO = """
+import atexit, os
+from pathlib import Path
+
+import torch
+
+from training.processes import add_up, join
+
+def tell(when):
+    names = [task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    os.write(1, f"{when} {sorted(names)}\\n".encode())
+
+atexit.register(tell, "last")  # registered before all others, so that it runs after them
+second = os.fork()
+os.environ["RANK"] = os.environ["LOCAL_RANK"] = "0" if second else "1"
+join("cpu")
+assert add_up(torch.ones(1)).item() == 2
+tell("first")
+if second:
+    assert os.waitpid(second, 0)[1] == 0
+"""
+
+
+def test_no_thread_of_the_others_is_left_when_python_ends():
+    """A thread of gloo that lets go of the last reference to a tensor while Python ends aborts the process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    ended = subprocess.run(
+        [sys.executable, "-c", TWO], env=os.environ | meeting, stdout=subprocess.PIPE, text=True, timeout=120
+    )
+    assert ended.returncode == 0
+    first, last = ([line for line in ended.stdout.splitlines() if line.startswith(when)] for when in ("first", "last"))
+    assert len(first) == len(last) == 2
+    assert all("gloo" in line for line in first), first
+    assert not any("gloo" in line or "tcpstore" in line for line in last), last

@@ -176,6 +176,18 @@ def test_every_variant_trains_and_drives(bags, vlm, tmp_path, variant):
     assert (light == unseen).all() == (variant == "blind")
 
 
+def test_a_vlm_that_is_none_is_refused_before_any_work(bags, vlm, tmp_path):
+    start = tmp_path / "1b"  # not there: whoever looks at it first complains about it
+    for folder, stage in ((tmp_path / "missing", None), (tmp_path / "aligned", "2")):
+        if stage is not None:
+            save_parts(build_small(SmallVlmConfig(), seed=0), folder, stage=stage, provenance={})
+        with pytest.raises(ValueError, match=f"{folder.name}: .*stage 1a; run") as told:
+            stage1_adapter.main(adapter_args(bags, folder, start, tmp_path / "run"))
+        assert "\n" not in str(told.value) and not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="1b/perception"):
+        stage1_adapter.main(adapter_args(bags, vlm, start, tmp_path / "run"))
+
+
 def test_a_planner_without_vlm_does_not_replace_that_of_a_dual_system(bags, vlm, tmp_path):
     args = adapter_args(bags, vlm, tmp_path / "1b", tmp_path)
     (args.out / "adapter").mkdir(parents=True)

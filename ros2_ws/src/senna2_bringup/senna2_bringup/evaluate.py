@@ -14,6 +14,8 @@ import tyro
 from senna2_bringup.result import clip_id, load_drive, summarise, timings
 from senna2_core.bags import recover_bag
 
+FINISHED = "finished"  # outcome of a drive that came to its end
+
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
@@ -41,15 +43,22 @@ def evaluate(
         outcome: how the run ended; by default what the bag says.
         known: clip, seed, driver and mode, for a bag too short to say them.
     Raises:
-        ValueError: no readable bag; result.json then says the outcome alone.
+        ValueError: no readable bag, or a finished drive of which it holds no step; result.json then says the outcome
+            alone.
     """
     run = bag.parent
     result: dict[str, Any] = {"outcome": outcome or "unknown"} | (known or {})
     _write_json(run, result)
     recover_bag(bag)
     drive = load_drive(bag)
+    if outcome == FINISHED and not drive.truth:
+        _write_json(run, result | {"outcome": "not recorded"})
+        raise ValueError(
+            f"{bag}: the drive was finished, but none of its steps was recorded; see what the recorder says in "
+            f"{run / 'log.txt'}, and drive it again"
+        )
     drive.facts = (known or {}) | drive.facts
-    result["outcome"] = outcome or ("finished" if drive.ended else "aborted: the bag ends before the clip")
+    result["outcome"] = outcome or (FINISHED if drive.ended else "aborted: the bag ends before the clip")
     result |= summarise(drive)
     result |= {"bag": str(bag), "video": None, "report": None}
     _write_json(run, result)

@@ -4,7 +4,7 @@
     python -m senna2_bringup.simulate --scene street.ply --scene.up=-y --scene.scale 2.3
 
 Exit codes: 0 the clip was driven to its end (a collision is a result, not an error); 2 bad input, nothing was started;
-130 Ctrl-C; else the code of the node that died, or 1 for one that hung.
+130 Ctrl-C; else the code of the node that died, or 1 for one that hung and for a drive that was not recorded.
 """
 
 import sys
@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from senna2_bringup.evaluate import evaluate
+from senna2_bringup.evaluate import FINISHED, evaluate
 from senna2_bringup.graph import BadInput, check_device, check_models, new_folder, run_graph
 from senna2_bringup.manifest import Driver, simulation
 from senna2_bringup.monitor import Monitor
@@ -77,14 +77,14 @@ def main(args: Args) -> int:
         if scene is not None:
             args = replace(args, scene=write_scene(run / "scene.json", scene))
         culprit = _drive(args, run)
-        outcome = f"aborted: {culprit.reason}" if culprit.code else "finished"
+        outcome = f"aborted: {culprit.reason}" if culprit.code else FINISHED
         known = {"clip": args.clip, "seed": args.seed, "driver": args.driver, "mode": args.mode}
         known |= {} if scene is None else {"scene": str(scene.gaussians)}
         film = args.video and not culprit.code
         print(evaluate(run / "bag", outcome=outcome, known=known, video=film, report=args.report))
     except (ValueError, OSError) as error:
         print(f"error: {run}: {error}", file=sys.stderr)
-        culprit = replace(culprit, code=culprit.code or 1)
+        culprit = culprit if culprit.code else Culprit(name="simulate", code=1, reason="it cannot be judged")
     except KeyboardInterrupt:
         culprit = Culprit(name="user", code=130, reason="interrupted")
     if culprit.code:

@@ -25,8 +25,10 @@ from rclpy.parameter import Parameter
 from senna2_msgs.msg import GroundTruth, NavigationCommand, SceneTokens, SimEvent, Trajectory
 from senna2_msgs.srv import LoadClip, Reset
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
 
 from senna2_bringup.domain import Domain, remove_orphans
+from senna2_bringup.manifest import COMPUTING
 from senna2_core.actions import DirectionAction
 from senna2_core.bags import bag_topics
 from senna2_core.messages import (
@@ -73,10 +75,10 @@ class Bench:
     def environment(self) -> dict[str, str]:
         return {"ROS_DOMAIN_ID": str(self._domain.id), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
 
-    def start(self, *words: str) -> subprocess.Popen:
-        """A node by module and ROS arguments, or Python code after -c."""
+    def start(self, *words: str, **variables: str) -> subprocess.Popen:
+        """A node by module and ROS arguments, or Python code after -c; with more environment variables."""
         command = [sys.executable, *(words if words[0] == "-c" else ("-m", words[0], "--ros-args", *words[1:]))]
-        environment = os.environ | self.environment
+        environment = os.environ | self.environment | variables
         pipe = subprocess.PIPE
         self._processes.append(subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True))
         return self._processes[-1]
@@ -325,6 +327,54 @@ def test_a_bad_parameter_ends_the_node_with_one_line(bench, parameter, word):
     sim = bench.start("senna2_sim.node", "-p", parameter)
     _, errors = sim.communicate(timeout=40)
     assert sim.returncode == 1 and word in errors and errors.startswith("error: ") and errors.count("\n") == 1, errors
+
+
+BRIEF = """
+import sys, time
+from rclpy.duration import Duration
+from rclpy.node import Node
+from std_msgs.msg import String
+from senna2_core.ros_node import Finished, Health, output_qos, run_node
+
+class Brief(Node):
+    def __init__(self):
+        super().__init__("brief")
+        self.health = Health(self)
+        self.word = self.create_publisher(String, "word", output_qos())
+        self.said = {SAID}
+        self.timer = self.create_timer(0.1, self.say)
+
+    def say(self):
+        if all(p.get_subscription_count() for p in self.said):
+            self.health.publish() if self.word not in self.said else self.word.publish(String(data="last"))
+            self.end_s = time.monotonic()
+            raise Finished
+
+    def close(self):
+        took_s = time.monotonic() - self.end_s
+        print(f"{took_s:.3f}", all(p.wait_for_all_acked(Duration(seconds=0)) for p in self.said))
+
+sys.exit(run_node(Brief))
+"""
+
+
+@pytest.mark.parametrize("prompt", [True, False], ids=["our heartbeats", "default heartbeats"])
+def test_a_node_that_ends_waits_for_its_readers_but_not_for_long(bench, prompt):
+    name = "FASTDDS_DEFAULT_PROFILES_FILE"
+    ours = {name: COMPUTING[name]} if prompt else {}
+    bench.node.create_subscription(String, "/word", lambda msg: None, output_qos())
+    node = bench.start("-c", BRIEF.replace("{SAID}", "[self.word]"), **ours)
+    told, errors = node.communicate(timeout=40)
+    assert node.returncode == 0, errors
+    took_s, heard = told.split()
+    assert heard == str(prompt) and float(took_s) < 2.0
+    assert prompt or float(took_s) > 0.4
+
+
+def test_a_node_that_ends_does_not_wait_for_readers_of_its_diagnostics(bench):
+    node = bench.start("-c", BRIEF.replace("{SAID}", "[self.health._publisher]"))
+    told, errors = node.communicate(timeout=40)
+    assert node.returncode == 0 and float(told.split()[0]) < 0.4, (told, errors)
 
 
 @pytest.mark.parametrize("way", ["time.sleep(60)", "[None for _ in iter(int, 1)]"], ids=["sleeps", "spins"])

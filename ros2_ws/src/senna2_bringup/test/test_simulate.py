@@ -1,5 +1,6 @@
 """The whole graph, in processes, over DDS."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 
 from senna2_bringup.simulate import Args, main
+from senna2_bringup.supervisor import Culprit
 from senna2_bringup.topics import CAMERAS, TOPICS, camera_topics
-from senna2_core.bags import bag_topics, read_bag
+from senna2_core.bags import BagWriter, bag_topics, read_bag
 from senna2_core.messages import (
     read_consistency,
     read_image,
@@ -145,6 +147,18 @@ def test_a_simulator_that_compiles_gsplat_has_time_to_begin_and_no_other(
     with pytest.raises(ZeroDivisionError):
         main(Args(device=device, driver="expert", out=tmp_path / "run"))
     assert [options["start_timeout_s"] for options in given] == [patience_s]
+
+
+def test_a_finished_drive_of_which_nothing_was_recorded_is_an_error(monkeypatch, tmp_path, capsys):
+    def drive(processes, run, **options):
+        BagWriter(run / "bag").close()
+        return Culprit(name="sim", code=0, reason="finished")
+
+    monkeypatch.setattr("senna2_bringup.simulate.run_graph", drive)
+    assert main(Args(driver="expert", out=tmp_path / "run")) == 1
+    said, errors = capsys.readouterr()
+    assert not said and "none of its steps was recorded" in errors and str(tmp_path / "run" / "log.txt") in errors
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["outcome"] == "not recorded"
 
 
 def test_a_run_is_never_overwritten(simulate, tmp_path):

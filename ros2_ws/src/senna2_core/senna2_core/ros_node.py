@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from typing import Any, Literal, TypeVar
@@ -19,13 +19,17 @@ import rclpy.signals
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from senna2_core.config import from_dict
 from senna2_core.node_config import Mode
 
+DIAGNOSTICS = "/diagnostics"
+LAST_WORDS_S = 0.5  # at most, until the readers of a node that ends have what it said
 T = TypeVar("T")
 
 
@@ -80,6 +84,16 @@ def output_qos(depth: int = 50) -> QoSProfile:
     return QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
+def wait_until_heard(publishers: Iterable[Publisher], within_s: float) -> None:
+    """Until all readers have acknowledged all that was published, at most within_s of wall time in all.
+
+    Small messages are acknowledged after the middleware's next heartbeat: up to 3 s later unless it is told otherwise.
+    """
+    until_s = time.monotonic() + within_s
+    for publisher in publishers:
+        publisher.wait_for_all_acked(Duration(seconds=max(until_s - time.monotonic(), 0.0)))
+
+
 class Health:
     """Counts, durations and refusals of a node, published on /diagnostics once a second of wall time.
 
@@ -93,7 +107,7 @@ class Health:
         self._error = ""
         self._last_error = ""
         self.values: dict[str, str] = {}  # shown as they are
-        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._publisher = node.create_publisher(DiagnosticArray, DIAGNOSTICS, 10)
         self._timer = node.create_timer(1.0, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     @contextmanager
@@ -143,8 +157,9 @@ def run_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
     """Spin the node until it ends; the exit code for `sys.exit`.
 
     0: asked to stop (SIGINT, SIGTERM) or Finished; 1: NodeError, ValueError or OSError, told in one line on stderr.
-    Any other exception is a defect and keeps its traceback. A signal lets the running callback end; then the node's
-    `close()`, if it has one, may still spin `self.executor`.
+    Any other exception is a defect and keeps its traceback. A signal lets the running callback end. At the end readers
+    get LAST_WORDS_S to hear what was sent, diagnostics apart; then the node's `close()`, if it has one, may still spin
+    `self.executor`.
     """
     node: Any = None
     asked_to_stop: list[int] = []
@@ -165,6 +180,7 @@ def run_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
         return 1
     finally:
         if node is not None:
+            wait_until_heard((p for p in node.publishers if p.topic_name != DIAGNOSTICS), LAST_WORDS_S)
             if hasattr(node, "close"):
                 node.close()
             node.destroy_node()

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
-from rclpy.duration import Duration
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from senna2_core.messages import fill_camera_info, fill_image, fill_jpeg
 from senna2_core.node_config import NodeConfig
-from senna2_core.ros_node import Finished, Health, NodeError, load_config, output_qos, run_node
+from senna2_core.ros_node import Finished, Health, NodeError, load_config, output_qos, run_node, wait_until_heard
 from senna2_perception.camera_source import DeviceSource, Frame, View, grid_stamp_ns, open_source
 from senna2_perception.pinhole import pinhole_matrix, read_calibration, turn
 
@@ -117,9 +116,7 @@ class CameraNode(Node):
     def _end(self) -> NoReturn:
         if not self._frames:
             raise NodeError(f"{self._config.source}: no frame of it could be read")
-        until_s = time.monotonic() + LAST_FRAMES_S
-        for publisher in (self._images, self._info):
-            publisher.wait_for_all_acked(Duration(seconds=max(until_s - time.monotonic(), 0.0)))
+        wait_until_heard((self._images, self._info), LAST_FRAMES_S)
         self.get_logger().info(f"{self._config.source}: no more frames, {self._frames} were published")
         raise Finished
 

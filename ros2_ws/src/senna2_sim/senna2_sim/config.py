@@ -27,3 +27,8 @@ class SimNodeConfig(NodeConfig):
     def __post_init__(self) -> None:
         if self.start_timeout_s <= 0 or self.step_timeout_s <= 0 or self.max_duration_s < 0 or self.seed < 0:
             raise ValueError(f"{self}: wanted time-outs > 0, seed and max_duration_s >= 0")
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a reader of a recording needs to know of these knobs."""
+        return {"driver": self.driver, "mode": self.mode, "rig": self.rig, "effects": self.effects}

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from typing import Any, Literal
 
 from rclpy.clock import Clock, ClockType
@@ -16,6 +15,7 @@ from senna2_sim import backends
 from senna2_sim.camera_effects import load_effects
 from senna2_sim.config import SimNodeConfig
 from senna2_sim.drivers import DRIVERS
+from senna2_sim.patience import Patience
 from senna2_sim.rig import load_rig
 from senna2_sim.scenarios import load_clip
 from senna2_sim.scene import Scene
@@ -24,8 +24,6 @@ from senna2_sim.session import Session, next_start_ns, opening
 from senna2_sim.watch_node import StackWatch
 from senna2_sim.world.types import Clip
 from senna2_sim.world.world import STEP_S
-
-OLDEST_PLAN_STEPS = 30  # realtime: an older one is not followed
 
 
 class SimNode(Node):
@@ -55,7 +53,7 @@ class SimNode(Node):
         self._session.images()  # whatever has to be compiled or uploaded is done before the clock runs
         self._world = self._session.world
         self._state: Literal["waiting for nodes", "driving", "ended"] = "waiting for nodes"
-        self._asked_s = self._driving_since_s = time.monotonic()
+        self._patience = Patience(self._config.start_timeout_s, self._config.step_timeout_s)
 
     def _tick(self) -> None:
         """Begin, look after the handshake and, in realtime, move on."""
@@ -74,8 +72,9 @@ class SimNode(Node):
 
     def _begin(self) -> None:
         self._send.map(self._world.stamp_ns, self._world.map_elements())
-        self._event(SimEvent.RESET, json.dumps(self._facts()))
-        self._state, self._asked_s = "driving", time.monotonic()
+        self._send.event(self._world, SimEvent.RESET, json.dumps(self._facts()))
+        self._state = "driving"
+        self._patience.ask()
         self._publish_step()
 
     def _publish_step(self) -> None:
@@ -88,14 +87,12 @@ class SimNode(Node):
             self._trajectory.publish(fill_trajectory(Trajectory(), self._world.stamp_ns, plan))
 
     def _on_trajectory(self, msg: Any) -> None:
-        first, stamp = not self._session.planned, stamp_ns(msg.header)
+        stamp = stamp_ns(msg.header)
         if self._state != "driving" or not self._session.accept(stamp, read_trajectory(msg)):
             self.health.count("ignored_plans")
             return
-        if first:  # the models are loaded now: time counts from here
-            self._driving_since_s = time.monotonic()
-        else:
-            self.health.add_duration("wait_for_plan", time.monotonic() - self._asked_s)
+        if (waited_s := self._patience.hear()) is not None:
+            self.health.add_duration("wait_for_plan", waited_s)
         if self._config.mode == "lockstep" and stamp == self._world.stamp_ns:
             if self._world.done:
                 self._end()
@@ -107,10 +104,10 @@ class SimNode(Node):
             self.health.add_duration("plan_age", self._session.plan_age_steps * STEP_S)
         with self.health.timing("world"):
             collision = self._session.step()
-        self._asked_s = time.monotonic()
+        self._patience.ask()
         self._publish_step()
         if collision:
-            self._event(SimEvent.COLLISION, f"with agent {self._world.collision_agent}")
+            self._send.event(self._world, SimEvent.COLLISION, f"with agent {self._world.collision_agent}")
         if self._config.mode == "lockstep":  # the last step has a plan, too: it ends the episode
             self._send.keep_together()
         elif self._world.done:
@@ -118,31 +115,21 @@ class SimNode(Node):
 
     def _end(self) -> None:
         self._state = "ended"
-        self._event(SimEvent.END, json.dumps(self._facts()))
+        self._send.event(self._world, SimEvent.END, json.dumps(self._facts()))
         if self._config.exit_at_end:
             self.health.publish()
-            self._send.wait_until_heard()
             raise Finished
 
     def _check_timeout(self) -> None:
-        waited_s = time.monotonic() - self._asked_s
-        limit_s = self._config.step_timeout_s if self._session.planned else self._config.start_timeout_s
-        if waited_s > limit_s or self._session.plan_age_steps > OLDEST_PLAN_STEPS:
-            late = self._stack.late_node(self._world.stamp_ns)
-            text = f"{late} is late: no plan at sim time {self._world.stamp_ns / 1e9:.1f} s for {waited_s:.1f} s"
-            self._event(SimEvent.ERROR, text)
-            self._send.wait_until_heard()
+        if self._patience.is_over(self._session.plan_age_steps):
+            late, stamp_s = self._stack.late_node(self._world.stamp_ns), self._world.stamp_ns / 1e9
+            text = f"{late} is late: no plan at sim time {stamp_s:.1f} s for {self._patience.waited_s:.1f} s"
+            self._send.event(self._world, SimEvent.ERROR, text)
             raise NodeError(text)
-
-    def _event(self, kind: int, text: str) -> None:
-        agent = -1 if self._world.collision_agent is None else self._world.collision_agent
-        self._send.event(self._world.stamp_ns, kind, text, agent, self._world.at_fault)
 
     def _facts(self) -> dict[str, Any]:
         """What a reader of the bag needs to know about the run; shown in the diagnostics as well."""
-        chosen = ("driver", "mode", "rig", "effects")
-        facts = self._session.facts() | {name: getattr(self._config, name) for name in chosen}
-        facts["wall_s"] = round(time.monotonic() - self._driving_since_s, 3)
+        facts = self._session.facts() | self._config.facts | {"wall_s": round(self._patience.driven_s, 3)}
         self.health.values = {name: str(value) for name, value in facts.items()}
         return facts
 

@@ -1,14 +1,9 @@
 """Publishers of everything that the simulator says about one step."""
 
-import time
-from collections.abc import Sequence
-
 import numpy as np
 from builtin_interfaces.msg import Time
 from nav_msgs.msg import Odometry
-from rclpy.duration import Duration
 from rclpy.node import Node
-from rclpy.publisher import Publisher
 from rosgraph_msgs.msg import Clock
 from senna2_msgs.msg import GroundTruth as GroundTruthMsg
 from senna2_msgs.msg import MapElements as MapElementsMsg
@@ -29,8 +24,9 @@ from senna2_core.messages import (
     fill_odometry,
 )
 from senna2_core.objects import EgoState, MapElements, Navigation
-from senna2_core.ros_node import output_qos
+from senna2_core.ros_node import output_qos, wait_until_heard
 from senna2_sim.rig import Rig
+from senna2_sim.world.world import World
 
 DEPTH = 50  # messages of a topic that are kept for slow and late readers
 HEARD_S = 1.0  # at most, until all readers have what was sent
@@ -67,10 +63,11 @@ class SensorPublishers:
         self._map.publish(fill_map(MapElementsMsg(), stamp_ns, "map", elements))
         self._markers.publish(map_marker(stamp_ns, elements))
 
-    def event(self, stamp_ns: int, kind: int, text: str, agent_id: int = -1, at_fault: bool = False) -> None:
-        """Something happened."""
-        msg = SimEvent(kind=kind, agent_id=int(agent_id), at_fault=bool(at_fault), text=text)
-        fill_header(msg.header, stamp_ns, "map")
+    def event(self, world: World, kind: int, text: str) -> None:
+        """Something happened in the world."""
+        agent = -1 if world.collision_agent is None else world.collision_agent
+        msg = SimEvent(kind=kind, agent_id=int(agent), at_fault=bool(world.at_fault), text=text)
+        fill_header(msg.header, world.stamp_ns, "map")
         self._events.publish(msg)
 
     def step(self, ego: EgoState, navigation: Navigation, truth: GroundTruth, images: dict[str, np.ndarray]) -> None:
@@ -93,16 +90,4 @@ class SensorPublishers:
         """Call after each step, where nothing may be lost: no reader falls so far behind that a message is dropped."""
         self._steps += 1
         if self._steps % (DEPTH // 2) == 0:
-            self._wait(self._of_steps)
-
-    def wait_until_heard(self) -> None:
-        """Until every reader has every message of the node, at most HEARD_S.
-
-        Rare messages are acknowledged late, after the middleware's next heartbeat: seconds for /diagnostics.
-        """
-        self._wait([*self._of_steps, *self._node.publishers])
-
-    def _wait(self, publishers: Sequence[Publisher]) -> None:
-        until_s = time.monotonic() + HEARD_S
-        for publisher in publishers:
-            publisher.wait_for_all_acked(Duration(seconds=max(until_s - time.monotonic(), 0.0)))
+            wait_until_heard(self._of_steps, HEARD_S)
