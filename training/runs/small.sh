@@ -1,7 +1,7 @@
 #!/bin/sh
 # Stage 1 of the small preset, end to end, on two cores; again after Ctrl-C: it goes on where it stopped.
 # expert bags -> VLM (1a) beside perception and planner (1b) -> bags in which these two drive and the expert says what it
-# would do -> 1b goes on with both -> adapter (1c) -> bags that the whole stack drives -> adapter again.
+# would do -> 1b goes on with both -> adapter and planner (1c) -> bags that the whole stack drives, and 1c again, twice.
 # SEED=1 ... trains other seeds on the same bags, after seed 0; CLIPS: training clips per family; OUT: where the result goes.
 set -eu
 PYTHON=${PYTHON:-.venv/bin/python}
@@ -33,13 +33,16 @@ trap - INT TERM HUP EXIT # its number may be another process's from now on
 $PYTHON -m training.record --policy runs/train/seed0/e2e/model --first 100 --clips 4 --validation 0
 OMP_NUM_THREADS=2 $PYTHON -m training.stage1_e2e --resume --threads 2 --seed "$SEED" --steps 800 --lr 4e-4 \
   --start "$RUN/e2e/model" --run "$RUN/e2e_2" --out "$RUN/e2e_2/model"
-adapter() { # folder of the run, where the model goes
-  OMP_NUM_THREADS=2 $PYTHON -m training.stage1_adapter --resume --threads 2 --seed "$SEED" --steps 2000 \
-    --start "$RUN/e2e_2/model" --vlm "$OUT/vlm" --run "$RUN/$1" --out "$2"
+# round N, where the model goes: adapter and planner; what is known of earlier rounds' bags is not computed again
+adapter() {
+  mkdir -p "$RUN/adapter_$1"
+  [ "$1" = 1 ] || cp -rl "$RUN/adapter_$(($1 - 1))/tokens" "$RUN/adapter_$(($1 - 1))/decisions" "$RUN/adapter_$1/" 2> "$RUN/cp.log" || true
+  OMP_NUM_THREADS=2 $PYTHON -m training.stage1_adapter --resume --threads 2 --seed "$SEED" \
+    --start "$RUN/e2e_2/model" --vlm "$OUT/vlm" --run "$RUN/adapter_$1" --out "$2"
 }
-adapter adapter_1 "$RUN/first"
-cp -r "$OUT/vlm" "$RUN/first/"
-$PYTHON -m training.record --policy runs/train/seed0/first --first 200 --clips 4 --validation 0
-mkdir -p "$RUN/adapter_2"
-cp -rl "$RUN/adapter_1/tokens" "$RUN/adapter_1/decisions" "$RUN/adapter_2/" 2> "$RUN/cp.log" || true # what is known of the other bags
-adapter adapter_2 "$OUT"
+for round in 1 2; do
+  adapter $round "$RUN/round$round"
+  cp -r "$OUT/vlm" "$RUN/round$round/"
+  $PYTHON -m training.record --policy "runs/train/seed0/round$round" --first "$((round + 1))00" --clips 4 --validation 0
+done
+adapter 3 "$OUT"
