@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import cv2
@@ -33,9 +33,19 @@ from senna2_sim.rig import Camera, Rig, load_rig
 from senna2_sim.scenarios import load_clip
 from senna2_sim.world.types import AgentSpec, Clip
 from training.driver import Driver, through_jpeg
+from training.plots import BLUE, INK, TEXT_PT, label, new_figure, save_figure
 from training.workers import quiet_threads
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 STEP_S, WARM_UP = 0.1, 12  # s; steps before anything is measured: two decisions and all memories are there
+PANELS = {  # of the picture: title, label of x, label of y
+    "Gaussians": ("time against Gaussians", "Gaussians", "time of a step, base = 1"),
+    "cameras": ("time against cameras", "cameras", "time of a step, base = 1"),
+    "road users": ("time against road users", "other road users", "time of a step, base = 1"),
+    "workers": ("throughput of several workers", "processes at once", "simulated / wall time, first = 1"),
+}
 PARTS = ("world", "render", "jpeg", "perception", "vlm", "planner", "rest")
 
 
@@ -247,8 +257,7 @@ def main(args: Args) -> float:
         print(f"{workers:9,d} workers: {total:.2f} s simulated per s, {throughputs[-1]:.2f} of the first")
     curves["workers"] = [float(w) for w in args.workers], throughputs
     last = base.run(args.steps)
-    args.out.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(args.out / "loop.png"), plot(first, curves)[..., ::-1])
+    save_figure(args.out / "loop.png", plot(first, curves))
     minutes = (time.perf_counter() - began) / 60
     (args.out / "loop.md").write_text(page(first, last, curves, minutes), encoding="utf-8")
     print(f"{args.out}/loop.md, loop.png; {minutes:.1f} minutes")
@@ -293,59 +302,27 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-INK, GRID, BLUE = (40, 46, 58), (226, 230, 238), (46, 108, 196)
-TINTS = {"world": (120, 160, 90), "render": (46, 108, 196), "jpeg": (150, 120, 200), "perception": (230, 140, 50),
-         "vlm": (205, 80, 80), "planner": (90, 170, 190), "rest": (160, 165, 175)}  # fmt: skip
-PANEL = (420, 300)  # px
-_FONT = cv2.FontFace("sans")
-
-
-def plot(base: Cost, curves: dict[str, tuple[list[float], list[float]]]) -> np.ndarray:
-    """Breakdown and curves as one picture, (H, W, 3) uint8 RGB."""
-    panels = [_bars(base), *(_curve(name, *points) for name, points in curves.items())]
-    panels += [np.full_like(panels[0], 255)] * (-len(panels) % 3)
-    return np.concatenate([np.concatenate(panels[i : i + 3], axis=1) for i in range(0, len(panels), 3)])
-
-
-def _write(image: np.ndarray, text: str, x: float, y: float, size: int = 14, align: float = 0.0) -> None:
-    """align: share of the text's width that lies left of x."""
-    width = cv2.getTextSize((0, 0), text, (0, 0), _FONT, size, 400)[2]
-    cv2.putText(image, text, (round(x - align * width), round(y)), INK, _FONT, size, 400)
-
-
-def _bars(base: Cost) -> np.ndarray:
-    image = np.full((PANEL[1], PANEL[0], 3), 255, np.uint8)
-    _write(image, f"one step: {base.step_ms:.1f} ms, real-time factor {base.real_time_factor:.2f}", 20, 26, 16)
-    scale = 220 / max(base.parts_ms.values())
-    for row, (part, ms) in enumerate(base.parts_ms.items()):
-        y = 52 + 33 * row
-        _write(image, part, 110, y + 16, align=1.0)
-        cv2.rectangle(image, (120, y), (120 + round(scale * ms), y + 22), TINTS[part], cv2.FILLED)
-        _write(image, f"{ms:.1f} ms", 126 + scale * ms, y + 16)
-    return image
-
-
-def _curve(name: str, xs: list[float], ys: list[float]) -> np.ndarray:
-    image = np.full((PANEL[1], PANEL[0], 3), 255, np.uint8)
-    left, right, top, bottom = 60, PANEL[0] - 30, 50, PANEL[1] - 40
-    high = max(np.ceil(max(ys) * 2) / 2, 1.5)
-    title = "throughput, one worker = 1" if name == "workers" else f"time of a step against {name}, base = 1"
-    _write(image, title, 20, 26, 16)
-
-    def at(x: float, y: float) -> tuple[int, int]:
-        return round(left + (right - left) * x / max(xs)), round(bottom - (bottom - top) * y / high)
-
-    for tick in np.arange(0, high + 1e-9, 0.5 if high <= 3 else np.ceil(high / 6)):
-        cv2.line(image, at(0, tick), at(max(xs), tick), GRID, 1)
-        _write(image, f"{tick:g}", left - 8, at(0, tick)[1] + 5, align=1.0)
-    points = [at(x, y) for x, y in zip(xs, ys, strict=True)]
-    cv2.polylines(image, [np.array(points)], False, BLUE, 2, cv2.LINE_AA)
-    for (px, py), x, y in zip(points, xs, ys, strict=True):
-        cv2.circle(image, (px, py), 4, BLUE, cv2.FILLED, cv2.LINE_AA)
-        _write(image, f"{y:.2f}", px, py - 9, align=0.5)
-        _write(image, f"{x:,.0f}" if x < 1e4 else f"{x / 1e3:.0f}k", px, bottom + 20, align=0.5)
-    _write(image, "workers" if name == "workers" else name, right, bottom + 36, align=1.0)
-    return image
+def plot(base: Cost, curves: dict[str, tuple[list[float], list[float]]]) -> "Figure":
+    """Breakdown and curves."""
+    figure = new_figure((1350, 700), f"One step: {base.step_ms:.1f} ms, real-time factor {base.real_time_factor:.2f}")
+    parts, *panels = figure.subplots(2, 3).flat
+    label(parts, "where the time goes", "ms a step", "")
+    parts.grid(False)
+    bars = parts.barh(list(base.parts_ms), list(base.parts_ms.values()), color=BLUE)
+    parts.bar_label(bars, fmt="%.1f", padding=4, fontsize=TEXT_PT, color=INK)
+    parts.invert_yaxis()
+    parts.margins(x=0.15)
+    for axes, (name, (xs, ys)) in zip(panels, curves.items(), strict=False):
+        label(axes, *PANELS[name])
+        axes.plot(xs, ys, "o-", color=BLUE, linewidth=2)
+        for x, y in zip(xs, ys, strict=True):
+            axes.annotate(f"{y:.2f}", (x, y), (0, 8), textcoords="offset points", ha="center", color=INK)
+        axes.set_xticks(xs, [f"{x:,.0f}" if x < 1e4 else f"{x / 1e3:.0f}k" for x in xs])
+        axes.set_xlim(0, 1.08 * max(xs))
+        axes.set_ylim(0, 1.2 * max(ys))
+    for axes in panels[len(curves) :]:
+        axes.set_visible(False)
+    return figure
 
 
 if __name__ == "__main__":

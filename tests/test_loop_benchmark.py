@@ -62,6 +62,9 @@ def test_page_and_plot_say_the_figures(loop):
     page = loop.page(cost, cost, curves, 3.2)
     for figure in ("50,000", "35.0 ms", "factor 2.86", "1.37", "1.93", "| vlm | 5.0 | 14% |"):
         assert figure in page
-    picture = loop.plot(cost, curves)
-    assert picture.shape == (loop.PANEL[1], 3 * loop.PANEL[0], 3)
-    assert (picture == loop.BLUE).all(axis=-1).any() and picture.mean() > 200
+    parts, *panels = (axes for axes in loop.plot(cost, curves).axes if axes.get_visible())
+    assert [label.get_text() for label in parts.get_yticklabels()] == list(loop.PARTS)
+    assert [bar.get_width() for bar in parts.patches] == list(cost.parts_ms.values())
+    for axes, (name, points) in zip(panels, curves.items(), strict=True):
+        np.testing.assert_array_equal(axes.lines[0].get_xydata(), np.transpose(points))
+        assert axes.get_title(loc="left").endswith(name)

@@ -7,7 +7,7 @@ OUT/forced_drives.png has the curves, OUT/forced_drives.json the numbers; drives
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -18,14 +18,16 @@ from training.closed_loop_table import setup_of
 from training.drives import Setup, Step, drive_clip
 from training.ledger import git_commit, sha256_of
 from training.open_loop import finite, parse_models
-from training.plots import DIM, Colour, Panel, axes, curve, legend, new_picture, save_picture, write
+from training.plots import ACTION_COLOURS, label, legend, new_figure, save_figure
 from training.selection import Choice, choose
 from training.trained import present
 from training.workers import quiet_threads
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 FORCED = (SpeedAction.ACCELERATE, SpeedAction.KEEP, SpeedAction.DECELERATE)
-COLOURS: dict[str, Colour] = {"accelerate": (31, 169, 122), "keep": (62, 110, 214), "decelerate": (226, 110, 42)}
-WIDTH, ROW, HEAD, FOOT, LINE = 1600, 470, 100, 20, 34  # px
+WIDTH, ROW, HEAD = 1500, 360, 60  # px
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ def main(args: ForcedDrives) -> dict[str, Any]:
         key = sha256_of([setup.key(), clip.id, clip.sha256])
         result["models"][name] = kept.get(key) or _drive_all(setup, clip, key, name)
         file.write_text(json.dumps(finite(result), indent=1, allow_nan=False) + "\n")
-    save_picture(args.out / "forced_drives.png", picture(result))
+    save_figure(args.out / "forced_drives.png", picture(result))
     for name, text in missing.items():
         print(f"{name}: {text}")
     print(args.out / "forced_drives.png")
@@ -115,24 +117,26 @@ def drive_forced(driver: Any, clip: Choice, decision: Decision, rig: str) -> dic
     }
 
 
-def picture(result: dict[str, Any]) -> np.ndarray:
-    """Speed and mileage, one row per model, (H, W, 3) uint8 RGB."""
+def picture(result: dict[str, Any]) -> "Figure":
+    """Speed and mileage over time, one row per model."""
     models = result["models"]
-    bottom = HEAD + ROW * len(models) + FOOT
-    image = new_picture(WIDTH, bottom + LINE * len(result["missing"]))
-    for line, (name, text) in enumerate(result["missing"].items()):
-        write(image, f"{name}: {text}", (40, bottom + LINE * line), colour=DIM)
-    write(image, f"Fixed decisions on {result['clip']}, closed loop", (40, 44), 28, weight=600)
-    legend(image, (40, 82), COLOURS)
-    drives = [drive for row in models.values() for drive in row["drives"].values()]
-    seconds = max(drive["time_s"][-1] for drive in drives)
-    for index, (name, row) in enumerate(models.items()):
-        for column, (kind, label) in enumerate((("speed_mps", "speed, m/s"), ("mileage_m", "mileage, m"))):
-            top = max(max(drive[kind]) for drive in drives)
-            box = (90 + 790 * column, HEAD + ROW * index + 66, 660, ROW - 150)
-            panel = Panel(image=image, box=box, x=(0.0, seconds), y=(0.0, 1.15 * max(top, 1.0)))
-            shares = ", ".join(f"{action} {100 * d['followed']:.0f} %" for action, d in row["drives"].items())
-            axes(panel, f"{name}: plans follow {shares}" if column == 0 else "", "time, s", label)
-            for action, drive in row["drives"].items():
-                curve(panel, drive["time_s"], drive[kind], COLOURS[action])
-    return image
+    missing = [f"{name}: {text}" for name, text in result["missing"].items()]
+    title = f"Fixed decisions on {result['clip']}, closed loop"
+    figure = new_figure((WIDTH, HEAD + ROW * len(models)), title, missing)
+    rows = figure.subplots(len(models), 2, sharex=True, sharey="col", squeeze=False)
+    for panels, (name, model) in zip(rows, models.items(), strict=True):
+        shares = ", ".join(f"{action} {100 * d['followed']:.0f} %" for action, d in model["drives"].items())
+        label(panels[0], f"{name}: plans follow {shares}", "", "speed, m/s")
+        label(panels[1], "", "", "mileage, m")
+        for axes, kind in zip(panels, ("speed_mps", "mileage_m"), strict=True):
+            for action, drive in model["drives"].items():
+                axes.plot(
+                    drive["time_s"], drive[kind], "o-", markevery=[-1], color=ACTION_COLOURS[action],
+                    linewidth=2.5, clip_on=False, label=action,
+                )  # fmt: skip
+            axes.set_xlim(left=0)
+            axes.set_ylim(bottom=0)
+    for axes in rows[-1]:
+        axes.set_xlabel("time, s")
+    legend(figure, rows[0, 0].get_lines())
+    return figure

@@ -24,7 +24,7 @@ from training.data import DT_S, VALIDATION_SEEDS, Target
 from training.forced_tables import forced_figures, forced_table, recall_figures, recall_table
 from training.ledger import file_sha256, git_commit, ledger_row, session_row
 from training.open_loop_tables import differences, differences_table, open_loop_figures, seeds_table, t2, t4
-from training.plots import save_picture
+from training.plots import save_figure
 from training.rows import add_session, append, open_run, owned
 from training.selection import Choice, choose
 from training.tables import Row
@@ -307,7 +307,7 @@ def _write_result(
     (args.out / "result.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
     write_page(args.out, result, every, runs, reference)
     if (histograms := speed_ratios.picture(runs, missing)) is not None:
-        save_picture(args.out / "speed_ratios.png", histograms)
+        save_figure(args.out / "speed_ratios.png", histograms)
     print(args.out / "report.html")
     return result
 

@@ -22,7 +22,6 @@ from training.drives import Job, Setup, Step, drive_job
 from training.films import LAST_PICTURE_S, moment
 from training.ledger import sha256_of
 from training.open_loop import GIVE_UP, REFERENCES, parse_models
-from training.plots import DIM, INK, Colour, new_picture, save_picture, write
 from training.report_page import outcome
 from training.rows import read_rows
 from training.selection import Choice, choose
@@ -33,8 +32,12 @@ MOMENTS = 5
 CELL = (416, 234)  # px, of a picture in a strip
 HALF = (960, 540)  # px, of one drive in a film
 BAR = 44  # px, above the drives in a film
+Colour = tuple[int, int, int]  # RGB
+INK: Colour = (28, 36, 48)
+DIM: Colour = (104, 115, 133)
 GOOD: Colour = (24, 140, 100)
 BAD: Colour = (200, 50, 45)
+_FONT = cv2.FontFace("sans")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,13 +164,13 @@ def driven(folder: Path, setup: Setup, clips: list[str]) -> dict[str, Row]:
 def show_pair(pair: Pair) -> dict[str, bytes]:
     """The files of a pair by ending. ValueError: a drive that did not go as its row says."""
     both = [shots(job, name) for job, name in zip(pair.jobs, pair.names, strict=True)]
-    with tempfile.TemporaryDirectory() as folder:
-        files = {".png": Path(folder) / "strip.png"}
-        save_picture(files[".png"], strip(pair, both))
-        if pair.film:
-            files[".mp4"] = Path(folder) / "film.mp4"
-            write_film(files[".mp4"], pair, both)
-        return {kind: file.read_bytes() for kind, file in files.items()}
+    files = {".png": _encoded(".png", strip(pair, both))}
+    if pair.film:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "film.mp4"
+            write_film(file, pair, both)
+            files[".mp4"] = file.read_bytes()
+    return files
 
 
 def shots(job: Job, name: str) -> list[Shot]:
@@ -180,8 +183,8 @@ def shots(job: Job, name: str) -> list[Shot]:
         label = f"{3.6 * abs(told.ego.speed_mps):.0f} km/h"
         if told.check is not None:
             label += f", {told.check.decision.text}"
-        front = picture[: FRONT[1], : FRONT[0]]
-        found.append(Shot(told.time_s, label, _jpeg(front), _jpeg(cv2.resize(picture, HALF, interpolation=3))))
+        front, half = picture[: FRONT[1], : FRONT[0]], cv2.resize(picture, HALF, interpolation=cv2.INTER_AREA)
+        found.append(Shot(told.time_s, label, _encoded(".jpg", front), _encoded(".jpg", half)))
 
     row = drive_job(job, watch)
     if row["trajectory_sha256"] != job.trajectory_sha256:
@@ -249,8 +252,23 @@ def _job(setup: Setup, clip: Choice, row: Row) -> Job:
     return Job(setup=setup, clip=clip, trajectory_sha256=row["trajectory_sha256"])
 
 
-def _jpeg(picture: np.ndarray) -> bytes:
-    done, data = cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 95])
+def new_picture(width: int, height: int) -> np.ndarray:
+    """White, (height, width, 3) uint8 RGB."""
+    return np.full((height, width, 3), 255, np.uint8)
+
+
+def write(
+    image: np.ndarray, text: str, at: tuple[int, int], size: int, colour: Colour = INK, *, weight: int = 400
+) -> int:
+    """Write text, its base line starting at a pixel. Returns its width, px."""
+    cv2.putText(image, text, at, colour, _FONT, size, weight)
+    return int(cv2.getTextSize((0, 0), text, (0, 0), _FONT, size, weight)[2])
+
+
+def _encoded(kind: str, picture: np.ndarray) -> bytes:
+    """kind: .png or .jpg."""
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 95] if kind == ".jpg" else []
+    done, data = cv2.imencode(kind, np.ascontiguousarray(picture[..., ::-1]), quality)
     assert done
     return data.tobytes()
 

@@ -13,7 +13,7 @@ from senna2_core.actions import Decision, DirectionAction, SpeedAction
 from senna2_core.objects import EgoState, Navigation
 from senna2_sim.env import SimEnv
 from senna2_sim.scene import build_scene
-from training import all_tables, closed_loop_table, plots, speed_ratios
+from training import all_tables, closed_loop_table
 from training.all_tables import Args, main, sections
 from training.closed_loop_figures import best_baseline, differences, f1_change, figures, table
 from training.closed_loop_table import ClosedLoopTable, drives_folder, setup_of
@@ -136,33 +136,6 @@ def test_a_strip_shows_both_drives_at_the_same_times_and_then_their_ends():
     shown = moments(long, short)
     assert len(shown) == 5 and shown[-1] == (long[-1], short[-1])
     assert [a.time_s for a, _ in shown[:-1]] == [b.time_s for _, b in shown[:-1]] == pytest.approx([1, 2, 3, 4])
-
-
-@pytest.mark.parametrize(("low", "high"), [(0, 20), (0, 17.3), (0, 1.25), (-3, 4), (0, 0.0312), (0, 345)])
-def test_ticks_are_round_evenly_spaced_and_inside(low, high):
-    found = plots.ticks(low, high)
-    steps = np.diff(found)
-    assert 2 <= len(found) <= 7 and low <= found[0] and found[-1] <= high and np.allclose(steps, steps[0])
-    assert found[0] - steps[0] < low and found[-1] + steps[0] > high
-    assert round(steps[0] / 10 ** np.floor(np.log10(steps[0] * (1 + 1e-9))), 6) in (1, 2, 5)
-    assert "-0" not in [f"{value:g}" for value in found]
-
-
-def test_a_curve_goes_through_its_points_and_nowhere_else():
-    image = plots.new_picture(300, 200)
-    panel = plots.Panel(image=image, box=(50, 20, 200, 100), x=(0.0, 10.0), y=(0.0, 5.0))
-    plots.curve(panel, [0, 10], [0, 5], (255, 0, 0), end=False)
-    red = (image[..., 0] > 200) & (image[..., 1] < 60)
-    ys, xs = np.nonzero(red)
-    assert np.abs((xs - 50) / 200 - (1 - (ys - 20) / 100)).max() < 0.05
-    assert xs.min() < 55 and xs.max() > 245
-
-
-def test_every_frame_is_in_the_histogram():
-    ratios = np.array([0.0, 0.31, 1.0, 1.99, 2.0, 7.5])
-    heights = speed_ratios.share_per_bin(ratios)
-    assert heights.sum() == pytest.approx(100) and heights[-1] == pytest.approx(50) and heights[0] > 0
-    assert speed_ratios.share_per_bin(np.array([])).sum() == 0
 
 
 # -- driving under a forced decision -----------------------------------------------------------------------------------
