@@ -54,6 +54,7 @@ def load_policy(folder: Path, vlm_folder: Path, stage: str, lora_settings: LoraS
     for name, kind in (("perception", PerceptionConfig), ("planner", PlannerConfig), ("adapter", AdapterConfig)):
         config, weights[name], metas[name] = load_checkpoint(folder / name, module=name, stages=stages[name])
         configs[name] = from_dict(kind, config, f"{folder}/{name}")
+    configs["planner"] = dataclasses.replace(configs["planner"], dropout=0.0)  # what trains is what drives
     perception = PerceptionNetwork(configs["perception"])
     perception.load_state_dict(weights["perception"])
     start = torch.nn.ModuleDict({

@@ -22,7 +22,7 @@ from training.decisions import all_decisions, pick
 from training.driver import Driver
 
 PERCEPTION = PerceptionConfig(size=32, channels=8, layers=2, agent_queries=4, map_queries=6, scene_queries=2)
-PLANNER = PlannerConfig(token_size=32, condition_size=16, size=32, layers=1)
+PLANNER = PlannerConfig(tokens=PERCEPTION.tokens, token_size=32, condition_size=16, size=32, layers=1)
 
 
 def interrupt_after(monkeypatch, module, step):
