@@ -491,12 +491,10 @@ def test_a_drive_is_cut_down_to_the_frames_that_are_learned_from(start, tmp_path
     assert torch.equal(batch.scene[0], batch.scene[1]) and (batch.images[0] == batch.images[1]).all()
     # Planned again from the noise of driving, at the same frames, it plans the same.
     policy = policy_of(start)
-    noise = start_noise(policy, 1, torch.Generator().manual_seed(0)).expand(4, -1, -1)
     with torch.no_grad():
-        plans, said = plan(policy.model, policy.vlm, found.batch(np.arange(4), "cpu"), noise)
+        plans, said = plans_of(policy, found)
     np.testing.assert_array_equal(said.argmax(1), episode.decided[wanted.steps])
     np.testing.assert_allclose(plans, episode.plans[wanted.steps], atol=1e-3)
     told = figures([driven])
-    assert (
-        told["CR"] == 0 and 0 < told["progress"] <= 1 and 0 <= told["consistency"] <= 1 and 0 < told["min_ttc_s"] <= 10
-    )
+    assert told["CR"] == 0 and 0 < told["progress"] <= 1
+    assert 0 <= told["consistency"] <= 1 and 0 < told["min_ttc_s"] <= 10
