@@ -25,6 +25,7 @@ from senna2_sim.env import SimEnv
 from senna2_vlm.decide import DecisionModel
 from senna2_vlm.prompt import ANSWERS
 from training.driver import through_jpeg
+from training.rollouts import front
 
 FAMILIES = (
     "follow_stop", "turn_left", "cut_in", "curve", "hard_brake", "turn_right", "empty_road", "red_light",
@@ -56,7 +57,7 @@ class Args:
 class Asked:
     """One frame and what comes with it."""
 
-    image: np.ndarray  # (H, W, 3) uint8 RGB
+    image: np.ndarray  # as `DecisionModel.decide` takes it
     navigation: Navigation
     speed_mps: float
 
@@ -81,19 +82,19 @@ class Agreement:
     hidden_error: float  # largest difference over the largest state
 
 
-def drive(count: int, per_clip: int = 50) -> list[Asked]:
-    """So many front frames, through JPEG as in the graph, at most per_clip of one clip."""
+def drive(count: int, lag_s: float, per_clip: int = 50) -> list[Asked]:
+    """So many front frames, through JPEG as in the graph, at most per_clip of one clip; with those of lag_s before."""
     asked: list[Asked] = []
     for seed in itertools.count(FIRST_SEED):
         for family in FAMILIES:
             env = SimEnv(family, seed)
-            world = env.world
+            world, fronts = env.world, []
             for step in range(STRIDE * min(per_clip, count - len(asked))):
                 if world.done:
                     break
+                fronts.append(through_jpeg({"front": env.images()["front"]})["front"])
                 if step % STRIDE == 0:
-                    image = through_jpeg({"front": env.images()["front"]})["front"]
-                    asked.append(Asked(image, world.navigation(), world.ego.speed_mps))
+                    asked.append(Asked(front(fronts, step, lag_s), world.navigation(), world.ego.speed_mps))
                 world.step(world.expert_plan)
             if len(asked) == count:
                 return asked
@@ -198,7 +199,7 @@ def main(args: Args) -> float:
     """Returns CPU time of generate() / CPU time of decide()."""
     torch.set_num_threads(args.threads)
     vlm = DecisionModel.from_pretrained(args.model, args.device)
-    frames = drive(args.frames)
+    frames = drive(args.frames, vlm.parts.frame_lag_s)
     longest = max(len(ids) for ids in vlm.parts.tokenizer(list(ANSWERS)).input_ids)
     ways: dict[str, Callable[[Asked], Any]] = {
         "decide(): 20 probabilities and hidden states": lambda a: vlm.decide(a.image, a.navigation, a.speed_mps),
