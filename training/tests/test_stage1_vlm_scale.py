@@ -18,6 +18,7 @@ from senna2_core.messages import read_image, read_navigation, read_odometry, sta
 from senna2_sim.rig import load_rig
 from senna2_vlm.config import LoraSettings, SmallVlmConfig
 from senna2_vlm.decide import DecisionModel
+from senna2_vlm.history import FrameHistory
 from senna2_vlm.model import build_small
 from senna2_vlm.prompt import prompt
 from training.presets import from_command_line
@@ -121,8 +122,12 @@ def test_training_asks_what_the_node_asks(bags):
     stamps = [stamp_ns(question.frame.header) for question in questions]
     assert len(questions) > 20
     for stamp, question in list(zip(stamps, questions, strict=True))[::10]:
+        history = FrameHistory[np.ndarray](SAMPLING.frame_lag_s)
+        for earlier in (s for s in sorted(frames) if s < stamp):
+            history.put(earlier, read_image(frames[earlier]))
+        before, image = history.before(stamp), read_image(frames[stamp])
         driving = vlm._encode(
-            [read_image(frames[stamp])],
+            [image if before is None else np.stack([before, image])],
             [read_navigation(navigation[stamp])],
             [read_odometry(odometry[stamp]).speed_mps],
         )

@@ -32,10 +32,12 @@ def write_standin_models(folder: Path) -> Path:
     )
     tokens, size = DecisionModel.from_pretrained(folder / "vlm").hidden_shape
     adapter = AdapterConfig(hidden_tokens=tokens, hidden_size=size)
+    planner = DiffusionPlanner(PlannerConfig())
+    torch.nn.init.zeros_(planner.denoiser.coarse[-1].weight)  # it stays on the road for a while
     for name, module, config in (
         ("perception", PerceptionNetwork(PerceptionConfig()), PerceptionConfig()),
         ("adapter", DecisionAdapter(adapter), adapter),
-        ("planner", DiffusionPlanner(PlannerConfig()), PlannerConfig()),
+        ("planner", planner, PlannerConfig()),
     ):
         state = module.state_dict()
         save_checkpoint(folder / name, state, module=name, stage="1b", config=to_dict(config), provenance={})
