@@ -12,7 +12,7 @@ from senna2_core.objects import EGO, MapElements, MapKind
 from senna2_perception.config import PerceptionConfig
 from senna2_sim.rig import load_rig
 from training.common import step_generator
-from training.data import clip_polylines, find_bags, load_drive, sequence_starts, shuffled, with_share
+from training.data import clip_polylines, find_bags, load_drive, sequence_starts, shuffled, with_braking, with_share
 from training.scenes import Augmentation, augment, make_batch
 from training.sights import ground_shown
 
@@ -133,6 +133,14 @@ def test_augmentation_leaves_the_truth_alone_and_depends_on_the_step_only(drive)
     for field in dataclasses.fields(batch):
         if field.name != "truth":
             torch.testing.assert_close(getattr(same, field.name).float(), getattr(batch, field.name).float())
+
+
+def test_what_brakes_hard_is_drawn_more_often_and_only_that():
+    chances, slower = np.array([0.1, 0.2, 0.3, 0.4]), np.array([-2.0, 0.2, 2.3, 9.0])
+    more = with_braking(chances, slower, 0.5)
+    assert more.sum() == pytest.approx(1)
+    np.testing.assert_allclose(more / more[0] / (chances / chances[0]), [1, 1, 2, 3.5])
+    np.testing.assert_allclose(with_braking(chances, slower, 0.0), chances)
 
 
 def test_a_share_of_the_draws_goes_to_some_samples_whose_own_proportions_stay():
