@@ -1,8 +1,8 @@
 """DiT over trajectory patches, on top of a coarse plan. B batch, S trajectory points, N scene tokens, D sizes.
 
 Source: DiT (arXiv:2212.09748) blocks with adaLN; scene tokens by cross-attention, decision by adaLN (Senna-2 3.1).
-The coarse plan is ours: an MLP that reads scene, decision and speed at once. What is known of a plan at pure noise, it
-learns from a tenth of the steps that attention takes; the DiT corrects it, and looks at the noisy plan.
+The coarse plan is ours: an MLP that reads scene, decision and speed at once, and knows nothing of the noisy plan. The
+DiT corrects it (training/LOG.md, 2026-11-22, has what each learned of the same tokens).
 """
 
 import math
