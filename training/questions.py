@@ -24,6 +24,8 @@ from training.sights import LANE_HALF_WIDTH_M, nearest_shown
 
 LOOK_AHEAD_M = 80.0  # for the road user next ahead
 BRAKES_MPS2 = -0.8
+CROSSES_S, CROSSES_MPS = 3.0, 0.5  # who walks or rides onto the way within this time, faster than this, crosses it
+NAMED = (Category.PEDESTRIAN, Category.CYCLIST, Category.OBSTACLE)  # their tokens say what they are, not how far
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,6 +109,8 @@ def accelerations(drive: Drive, step: int) -> np.ndarray:
 def reason(objects: Objects, accelerations_mps2: np.ndarray, future: np.ndarray, speed_mps: float) -> str:
     """The road user next ahead on the way to be driven, how far it is and what it does; or that there is none.
 
+    Vehicles count when they drive along the way, people and cyclists also when they cross it, obstacles always.
+
     Args:
         objects: true boxes in base_link, velocities over ground.
         accelerations_mps2: of the objects, (N,), along their way.
@@ -118,13 +122,25 @@ def reason(objects: Objects, accelerations_mps2: np.ndarray, future: np.ndarray,
     way = Polyline(np.vstack([[[0, 0]], future[9::10, :2], [end]]))
     station, offset = way.project(objects.boxes[:, :2])
     gap = station - EGO.length_m + EGO.rear_overhang_m - objects.boxes[:, 3] / 2
-    along = np.abs(wrap_angle(objects.boxes[:, 2] - way.at(station)[:, 2])) < np.pi / 2
-    ahead = along & (np.abs(offset) < LANE_HALF_WIDTH_M) & (gap > 0) & (gap < LOOK_AHEAD_M)
+    heading = way.at(station)[:, 2]
+    along = np.abs(wrap_angle(objects.boxes[:, 2] - heading)) < np.pi / 2
+    leftwards = (objects.velocities * np.stack([-np.sin(heading), np.cos(heading)], axis=1)).sum(1)
+    soon = offset + CROSSES_S * leftwards
+    within = np.abs(offset) < LANE_HALF_WIDTH_M
+    crosses = (
+        np.isin(objects.categories, NAMED[:2])
+        & (np.abs(leftwards) > CROSSES_MPS)
+        & (within | (np.abs(soon) < LANE_HALF_WIDTH_M) | (soon * offset < 0))
+    )
+    still = within & (objects.categories == Category.OBSTACLE)
+    ahead = ((along & within) | crosses | still) & (gap > 0) & (gap < LOOK_AHEAD_M)
     if not ahead.any():
         return prompt.reason()
     nearest = int(np.argmin(np.where(ahead, gap, np.inf)))
     speed = float(np.hypot(*objects.velocities[nearest]))
-    if speed < 0.5:
+    if crosses[nearest]:
+        verb = "crosses"
+    elif speed < 0.5:
         verb = "stands"
     elif accelerations_mps2[nearest] < BRAKES_MPS2:
         verb = "brakes"
@@ -137,7 +153,10 @@ def reason(objects: Objects, accelerations_mps2: np.ndarray, future: np.ndarray,
 
 def sights(objects: Objects, camera: Camera, grid: tuple[int, int]) -> list[str]:
     """What each of the rows x columns image tokens shows, row-major, in one word each."""
-    return [prompt.sight(distance) for distance in nearest_shown(objects, camera, grid)[0].ravel()]
+    named = {int(kind): kind.name.lower() for kind in NAMED}
+    gaps, who = nearest_shown(objects, camera, grid)
+    what = [named.get(int(objects.categories[index]), "") if index >= 0 else "" for index in who.ravel()]
+    return [prompt.sight(*shown) for shown in zip(gaps.ravel(), what, strict=True)]
 
 
 def draw_weights(questions: list[Question], balance: float) -> np.ndarray:

@@ -20,7 +20,7 @@ from senna2_core.messages import (
     fill_odometry,
     fill_trajectory,
 )
-from senna2_core.objects import EgoState, MapElements, Navigation, Objects
+from senna2_core.objects import Category, EgoState, MapElements, Navigation, Objects
 from senna2_sim.rig import load_rig
 from senna2_vlm.config import SmallVlmConfig
 from senna2_vlm.decide import DecisionModel
@@ -145,6 +145,11 @@ def car(x: float, y: float, speed: float, yaw: float = 0.0) -> Objects:
     return Objects(ids=np.array([1]), categories=np.array([0]), boxes=box, velocities=velocity, scores=np.ones(1))
 
 
+def small(kind: Category, x: float, y: float, leftwards_mps: float = 0.0) -> Objects:
+    box, velocity = np.array([[x, y, np.pi / 2, 0.6, 0.6]]), np.array([[0.0, leftwards_mps]])
+    return Objects(ids=np.array([1]), categories=np.array([kind]), boxes=box, velocities=velocity, scores=np.ones(1))
+
+
 @pytest.mark.parametrize(
     ("objects", "acceleration", "words"),
     [
@@ -157,6 +162,13 @@ def car(x: float, y: float, speed: float, yaw: float = 0.0) -> Objects:
         (car(16.0, 3.5, 4), 0, "the road is clear."),
         (car(-16.0, 0, 4), 0, "the road is clear."),
         (Objects.empty(), 0, "the road is clear."),
+        (small(Category.PEDESTRIAN, 24.0, -4.0, 1.4), 0, "the pedestrian 20 m ahead crosses."),
+        (small(Category.PEDESTRIAN, 24.0, 1.0, 1.4), 0, "the pedestrian 20 m ahead crosses."),  # still on the way
+        (small(Category.PEDESTRIAN, 24.0, -4.0, -1.4), 0, "the road is clear."),  # walks away
+        (small(Category.PEDESTRIAN, 24.0, -9.0, 1.4), 0, "the road is clear."),  # too far off yet
+        (small(Category.PEDESTRIAN, 24.0, -4.0), 0, "the road is clear."),  # waits
+        (small(Category.OBSTACLE, 24.0, 1.0), 0, "the obstacle 20 m ahead stands."),
+        (small(Category.OBSTACLE, 24.0, 3.0), 0, "the road is clear."),
     ],
 )
 def test_the_reason_names_the_next_road_user_on_the_way(objects, acceleration, words):
@@ -175,6 +187,11 @@ def test_sights_of_a_mirrored_world_are_mirrored():
     np.testing.assert_array_equal(left, right[:, ::-1])
     assert set(left.ravel()) == {"3", "clear"}  # its back is 20 - 2.3 - 1.5 m from the camera
     assert (left[:, 6:] == "clear").all()
+
+
+@pytest.mark.parametrize("kind", [Category.PEDESTRIAN, Category.CYCLIST, Category.OBSTACLE])
+def test_sights_name_what_is_no_vehicle(kind):
+    assert set(sights(small(kind, 12.0, 0.0), FRONT, (6, 11))) == {kind.name.lower(), "clear"}
 
 
 def test_the_nearer_road_user_hides_the_other_and_one_behind_is_not_seen():

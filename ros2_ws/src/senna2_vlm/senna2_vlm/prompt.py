@@ -13,7 +13,7 @@ SYSTEM = (
     f"and a direction ({', '.join(map(words, DirectionAction))})."
 )
 ANSWERS: tuple[str, ...] = tuple(decision.text for decision in ALL_DECISIONS)  # in index order
-VERBS = ("stands", "brakes", "is slower", "is faster", "drives")  # what the one ahead does
+VERBS = ("stands", "brakes", "is slower", "is faster", "drives", "crosses")  # what the one ahead does
 
 
 def question(navigation: Navigation, speed_mps: float) -> str:
@@ -41,9 +41,11 @@ def reason(road_user: str = "", gap_m: float = 0.0, verb: str = "") -> str:
     return f"the {road_user} {step * round(gap_m / step)} m ahead {verb}."
 
 
-def sight(gap_m: float) -> str:
-    """What an image token shows, as one word: how far its nearest road user is, in steps of 5 m, or nothing (inf)."""
-    return str(min(int(gap_m / 5), 9)) if gap_m < float("inf") else "clear"
+def sight(gap_m: float, what: str = "") -> str:
+    """What an image token shows, in a word: what is nearest, if it has a name, else how far it is, in steps of 5 m."""
+    if gap_m == float("inf"):
+        return "clear"
+    return what or str(min(int(gap_m / 5), 9))
 
 
 def answer(decision: Decision, why: str = "") -> str:
