@@ -82,6 +82,17 @@ def label_loss(log_probabilities: Tensor, speed: Tensor, direction: Tensor) -> T
     return -log_probabilities.masked_fill(~right, -torch.inf).logsumexp(1)
 
 
+def shown_decisions(decided: Tensor, speed: Tensor, direction: Tensor) -> Tensor:
+    """The decisions (B,), as `Decision.index`, that the expert's trajectory shows: the label's, but the VLM's own speed
+    action where the label's is UNKNOWN.
+
+    Args:
+        decided: (B,) `Decision.index` of the VLM.
+        speed, direction: (B,) codes of the label; speed may be UNKNOWN.
+    """
+    return torch.where(speed == UNKNOWN, decided // 5, speed) * 5 + direction
+
+
 # -- stage 3: which frames of a rollout are trained on ----------------------------------------------------------------
 
 

@@ -2,8 +2,8 @@
 
 Each step plans with the VLM's own decision by a two-step DDIM rollout, reads off the plan what it does (f_K), and
 trains on the samples alone whose plan does not do what was decided: planner and adapter whole, on the expert's
-trajectory; the VLM by LoRA, on the right decision and through the adapter. Consistent samples give no gradient.
-Decisions are as old as when driving. Reads bags and a stage 1c model with its VLM, writes
+trajectory under the decision that it shows; the VLM by LoRA, on that decision and through the adapter. Consistent
+samples give no gradient. Decisions are as old as when driving. Reads bags and a stage 1c model with its VLM, writes
 OUT/{perception,planner,adapter,vlm} at every validation. Ctrl-C stops after the step under way; --resume goes on.
 
 In the paper perception trains, too. Here it is frozen, as in stage 1c: what it says along the bags is computed once
@@ -47,7 +47,7 @@ from senna2_planner.residual import ResidualPlanner
 from senna2_vlm.config import LoraSettings
 from senna2_vlm.decide import DecisionModel
 from senna2_vlm.model import attach_lora, save_parts
-from training.alignment import Shown, gate, label_loss, open_loop_loss, shown
+from training.alignment import Shown, gate, label_loss, open_loop_loss, shown, shown_decisions
 from training.command import as_command
 from training.common import (
     command_line,
@@ -102,6 +102,9 @@ class Args:
     """Noise levels per sample in the diffusion loss."""
     gamma: float = 1.0
     """Weight of the VLM's loss beside the planner's."""
+    taught: Literal["shown", "decided"] = "shown"
+    """Under which decision the planner learns the expert's trajectory. decided: the VLM's own, as in the paper, also
+    where it is wrong, so that decisions are trusted less. shown: the one that the trajectory shows."""
     lora: LoraSettings = LoraSettings()
     """What trains of the VLM."""
     steps: int = 600
@@ -152,6 +155,7 @@ FULL = Args(  # Senna-2 A.1.2; it says nothing of max_grad_norm, balance and dra
     eps=1e-8,
     validate_every=500,
     validation_samples=2000,
+    taught="decided",
     bf16=True,
     device="cuda",
 )
@@ -311,8 +315,10 @@ def main(args: Args) -> float:
                 if not len(wrong):
                     continue
                 batch = batch.only(wrong)
+                own = decided[wrong]
+                followed = own if args.taught == "decided" else shown_decisions(own, *batch.label.T)
                 with half():  # a new one: weights that autocast has converted without gradient are kept within one
-                    log_probabilities, condition = conditioned(model, vlm, batch, decided[wrong])
+                    log_probabilities, condition = conditioned(model, vlm, batch, followed)
                     plan_loss = planner.loss(
                         batch.truth, batch.speed_mps, batch.scene, condition, draws=args.draws, generator=generator
                     )

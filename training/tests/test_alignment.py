@@ -23,6 +23,7 @@ from training.alignment import (
     refined_decisions,
     safe_loss,
     shown,
+    shown_decisions,
 )
 
 TIMES = 0.1 * torch.arange(1, 41, dtype=torch.float64)
@@ -181,6 +182,17 @@ def test_a_label_without_clear_speed_is_any_answer_with_its_direction():
     probabilities = torch.rand(2, 20, generator=torch.Generator().manual_seed(0)).softmax(1)
     loss = label_loss(probabilities.log(), torch.tensor([2, UNKNOWN]), torch.tensor([3, 3]))
     torch.testing.assert_close(loss.exp(), torch.stack([1 / probabilities[0, 13], 1 / probabilities[1, 3::5].sum()]))
+
+
+def test_the_decision_that_a_trajectory_shows_is_consistent_with_it():
+    speed, path = (torch.from_numpy(codes) for codes in kinematic_mapping(PLANS.numpy()))
+    direction = torch.tensor([PATH_OF_DIRECTION.index(p) for p in path])
+    for decided in range(20):
+        own = torch.full((len(PLANS),), decided)
+        found = shown_decisions(own, speed, direction)
+        assert shown(PLANS, found // 5, found % 5).consistent.all()
+        unclear = shown_decisions(own, torch.full_like(speed, UNKNOWN), direction)
+        assert (unclear // 5 == decided // 5).all() and (unclear % 5 == direction).all()
 
 
 # -- stage 3 -----------------------------------------------------------------------------------------------------------

@@ -111,6 +111,30 @@ def test_it_resumes_exactly_and_the_result_drives(bags, start, tmp_path, monkeyp
         stage2.main(args_of(bags, start, tmp_path, out=start))
 
 
+def test_the_planner_learns_under_the_decision_that_the_trajectory_shows(bags, start, tmp_path, monkeypatch):
+    """What the adapter is given with gradient is what `shown_decisions` says of the samples' labels."""
+    told, asked = [], []
+    real = DecisionAdapter.forward
+
+    def forward(self, hidden, speed, direction):
+        if torch.is_grad_enabled():
+            told.extend((5 * speed + direction).tolist())
+        return real(self, hidden, speed, direction)
+
+    def shown_decisions(decided, speed, direction):
+        asked.extend(zip(speed.tolist(), direction.tolist(), strict=True))
+        return torch.full_like(decided, 13)
+
+    monkeypatch.setattr(stage2, "shown_decisions", shown_decisions)
+    monkeypatch.setattr(DecisionAdapter, "forward", forward)
+    stage2.main(args_of(bags, start, tmp_path / "shown", steps=1))
+    labels = {tuple(row) for bag in find_bags(bags, "training") for row in load_drive(bag).decisions("plan").tolist()}
+    assert told == [13] * len(asked) and told and set(asked) <= labels
+    told.clear()
+    stage2.main(args_of(bags, start, tmp_path / "decided", steps=1, taught="decided"))
+    assert told and 13 not in told  # the untrained VLM does not decide this
+
+
 def test_everything_learns_in_bfloat16_too(bags, start, tmp_path):
     """The plan is made without gradient, and what autocast keeps of that must not stop the gradient."""
     stage2.main(args_of(bags, start, tmp_path, steps=1, bf16=True))
@@ -178,4 +202,4 @@ def test_the_full_preset_is_the_papers():
         lr=1e-5, batch=384, steps=5000, weight_decay=0.0, betas=(0.9, 0.999), eps=1e-8, warmup=0, gamma=1.0
     )  # fmt: skip
     assert {name: getattr(stage2.FULL, name) for name in paper} == paper
-    assert (stage2.FULL.lora.rank, stage2.FULL.lora.alpha) == (8, 16)
+    assert (stage2.FULL.lora.rank, stage2.FULL.lora.alpha, stage2.FULL.taught) == (8, 16, "decided")
