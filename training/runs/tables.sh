@@ -3,7 +3,8 @@
 # runs/tables/seedN/VARIANT, then all of them along the evaluation bags; again after Ctrl-C: it goes on where it stopped.
 # E2E, VLM: stage 1b model and stage 1a VLM of all seeds. By default those of each seed, seed 0's where a seed has none:
 # SEED=N OUT=runs/train/seedN/model sh training/runs/small.sh trains them; seed 0's VLM may be in models/small-s1.
-# Others: SEEDS, VARIANTS, BAGS (of training), EVAL (bags of evaluation), OUT, WORKERS.
+# Others: SEEDS, VARIANTS, BAGS (of training), EVAL (bags of evaluation), OUT, WORKERS, and MORE: further options of stage
+# 1c, e.g. MORE=--fresh E2E=models/small-s1 for planners from random weights on the perception that ships.
 set -eu
 PYTHON=${PYTHON:-.venv/bin/python}
 SEEDS=${SEEDS:-0 1 2}
@@ -12,6 +13,7 @@ BAGS=${BAGS:-bags}
 EVAL=${EVAL:-bags_eval}
 OUT=${OUT:-runs/tables}
 WORKERS=${WORKERS:-2}
+MORE=${MORE:-}
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 
 # first WHAT SEED FOLDER...: the first of the folders that is there; a word when it is not the first
@@ -41,7 +43,7 @@ for seed in $SEEDS; do
     fi
     echo "seed $seed, $variant: from $e2e and $vlm"
     OMP_NUM_THREADS=2 $PYTHON -m training.stage1_adapter --resume --threads 2 --seed "$seed" --variant "$variant" \
-      --bags "$BAGS" --start "$e2e" --vlm "$vlm" --run "$OUT/run" --out "$model"
+      --bags "$BAGS" --start "$e2e" --vlm "$vlm" --run "$OUT/run" --out "$model" $MORE
     [ -d "$model/planner" ] || continue # PYTHON=echo
     if [ -d "$model/adapter" ]; then ln -sfn "$(cd "$vlm" && pwd)" "$model/vlm"; fi
     echo "$made_from" > "$model/made_from"

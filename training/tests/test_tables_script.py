@@ -72,3 +72,9 @@ def test_other_weights_than_a_model_was_made_from_are_refused(here):
     shutil.rmtree(here / "runs/train")
     code, said, _ = run(here)
     assert code == 1 and "name one: E2E=FOLDER" in said
+
+
+def test_further_options_reach_stage_1c(here):
+    code, said, commands = run(here, MORE="--fresh --steps 7")
+    assert code == 0, said
+    assert [line.endswith(" --fresh --steps 7") for line in commands] == [True] * 4 + [False] * 3
