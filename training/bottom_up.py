@@ -1,7 +1,7 @@
 """How stage 3 learns from the frames of a round, bottom up (Senna-2 3.2.3): the planner first, then the VLM follows it.
 
-Nearly all of the time would go to the VLM. So it is heard once, on all Q questions of the round, and planner and
-adapter train on that alone; the VLM itself is put a question only where a plan no longer does what it was heard to say.
+It is the VLM that takes time. So it is heard once, on all Q questions of the round, and planner and adapter train on
+that alone; later it is asked only where a plan does not do what it was heard to say.
 """
 
 import math
@@ -32,7 +32,7 @@ class Learning:
     batch: int = 64
     """Frames per step."""
     high_batch: int = 16
-    """Frames of these, where plan and VLM disagree, that the VLM learns from; the others are left out."""
+    """How many of these the VLM is asked about at most: of those whose plans do not do what it was heard to say."""
     micro_batch: int = 64
     """Frames that the VLM looks at at once; gradients are accumulated until all are through."""
     beta: float = 1.0
@@ -62,7 +62,7 @@ class Answers:
 
 @dataclass(frozen=True, eq=False)
 class Heard:
-    """What planner and adapter train on in a round."""
+    """What planner and adapter listen to in a round."""
 
     now: Answers  # of the VLM as it drove
     start: Answers | None  # of that of START, for the anchor; None: there is no anchor

@@ -1,10 +1,23 @@
-"""Which policy of stage 3 is kept, when the alarm is raised, and which clips may be driven to learn from."""
+"""What the anchor holds to, which policy of stage 3 is kept, when the alarm is raised, which clips may be driven."""
 
+import numpy as np
 import pytest
+import torch
 
 from training import stage3_closed_loop as stage3
+from training.bottom_up import nearest_on
 from training.guards import Score, Validated, best_of, judge
 from training.round_drives import clips_of
+from training.tests.test_stage3 import arcs
+
+
+def test_the_nearest_pose_on_a_path_is_on_it_however_far_it_is_driven():
+    path = torch.from_numpy(arcs(np.array([8.0, 8.0, 0.0]), 0.02)).float()
+    plans = torch.from_numpy(arcs(np.array([5.0, 12.0, 6.0]), 0.02)).float()
+    feet = nearest_on(path, plans)
+    assert (feet - plans)[:2, :26].abs().max() < 0.02  # the path's poses are 0.8 m apart
+    assert (feet[1, -1, 0] - feet[1, 26, 0]) > 10 and feet[1, -1, 2] == path[1, -1, 2]  # straight on where it ends
+    np.testing.assert_allclose(feet[2, :, :2], plans[2, :, :2] * torch.tensor([1.0, 0.0]), atol=1e-4)  # it stood
 
 
 def score(at_fault, progress, failures=0.5, safety_2s=0.5):

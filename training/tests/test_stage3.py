@@ -94,14 +94,19 @@ def frames(unsafe, slow, seed=0):
     )  # fmt: skip
 
 
+def hear(policy, seen, **settings):
+    """What the policy's VLM says to all questions; without the anchor unless it is set."""
+    heard = listen(policy, seen, Learning(**{"anchor": 0.0} | settings))
+    assert heard is not None
+    return heard
+
+
 @torch.no_grad()
 def plans_of(policy, seen):
     """What the policy plans at all frames, and the log-probabilities of its answers there."""
-    heard = listen(policy, seen, Learning(anchor=0.0))
-    assert heard is not None
     noise = start_noise(policy, 1, torch.Generator().manual_seed(0)).expand(len(seen), -1, -1)
     said, _ = ask(policy.vlm, [seen.questions[q] for q in seen.question])
-    return plan(policy.model, heard.now, seen.batch(np.arange(len(seen)), "cpu"), noise), said
+    return plan(policy.model, hear(policy, seen).now, seen.batch(np.arange(len(seen)), "cpu"), noise), said
 
 
 def trained(start, seen, steps, lr, **settings):
@@ -110,8 +115,7 @@ def trained(start, seen, steps, lr, **settings):
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=lr, weight_decay=0.0)
     even = np.full(len(seen), 1 / len(seen))
     learning = Learning(**{"batch": 4, "anchor": 0.0} | settings)
-    heard = listen(policy, seen, learning)
-    assert heard is not None
+    heard = hear(policy, seen, anchor=learning.anchor)
     return policy, [learn(policy, optimizer, seen, heard, step, even, learning) for step in range(steps)]
 
 
@@ -158,15 +162,6 @@ def test_unsafe_plans_get_shorter_and_slow_ones_longer_along_their_path(start, u
     assert aside[1.0] < 0.7 * aside[0.0]
 
 
-def test_the_nearest_pose_on_a_path_is_on_it_however_far_it_is_driven():
-    path = torch.from_numpy(arcs(np.array([8.0, 8.0, 0.0]), 0.02)).float()
-    plans = torch.from_numpy(arcs(np.array([5.0, 12.0, 6.0]), 0.02)).float()
-    feet = bottom_up.nearest_on(path, plans)
-    assert (feet - plans)[:2, :26].abs().max() < 0.02  # the path's poses are 0.8 m apart
-    assert (feet[1, -1, 0] - feet[1, 26, 0]) > 10 and feet[1, -1, 2] == path[1, -1, 2]  # straight on where it ends
-    np.testing.assert_allclose(feet[2, :, :2], plans[2, :, :2] * torch.tensor([1.0, 0.0]), atol=1e-4)  # it stood
-
-
 def test_the_anchor_keeps_frames_where_nothing_is_the_matter(start):
     seen = frames(HALF, NO)
     origin, _ = plans_of(policy_of(start), seen)
@@ -210,8 +205,7 @@ def test_where_the_vlm_has_learned_what_the_plan_does_it_learns_no_more(start):
 def test_low_moves_planner_and_adapter_and_leaves_the_vlm_as_it_is(start):
     seen, policy = frames(HALF, NO), policy_of(start)
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=1e-2)
-    heard, before = listen(policy, seen, Learning()), {name: values(m) for name, m in policy.model.items()}
-    assert heard is not None
+    heard, before = hear(policy, seen, anchor=1.0), {name: values(m) for name, m in policy.model.items()}
     bottom_up.learn_low(policy, seen, heard, np.arange(4), start_noise(policy, 4, step_generator(0, 0)), Learning())
     assert bottom_up.step_on(policy.model, optimizer, 1.0) > 0
     kept = {name: same(before[name], values(module)) for name, module in policy.model.items()}
@@ -220,19 +214,17 @@ def test_low_moves_planner_and_adapter_and_leaves_the_vlm_as_it_is(start):
 
 def test_what_is_heard_is_what_the_vlm_decides_now_and_decided_at_the_start(start):
     seen, policy = frames([False] * 9, [False] * 9), policy_of(start)
-    asked = [policy.vlm.decide(question.image, question.navigation, question.speed_mps) for question in seen.questions]
+    decide = policy.vlm.decide
+    at_start = [decide(one.image, one.navigation, one.speed_mps) for one in seen.questions]
     for weight in policy.model["lora"]:
         torch.nn.init.normal_(weight, std=0.3)
-    again = [policy.vlm.decide(question.image, question.navigation, question.speed_mps) for question in seen.questions]
-    heard = listen(policy, seen, Learning(micro_batch=2))
-    assert heard is not None and heard.start is not None
-    for found, wanted in ((heard.start, asked), (heard.now, again)):
+    now = [decide(one.image, one.navigation, one.speed_mps) for one in seen.questions]
+    heard = hear(policy, seen, anchor=1.0, micro_batch=2)
+    for found, wanted in ((heard.start, at_start), (heard.now, now)):
         assert found.decided.tolist() == [one.decision.index for one in wanted]
         np.testing.assert_allclose(found.hidden, np.stack([one.hidden for one in wanted]), atol=1e-3)
     assert (heard.now.hidden - heard.start.hidden).abs().max() > 0.1
-    without = listen(policy, seen, Learning(anchor=0.0))
-    assert without is not None and without.start is None
-    assert listen(policy, seen, Learning(), lambda: True) is None
+    assert hear(policy, seen).start is None
 
 
 def test_the_vlm_follows_the_planner_that_was_stepped_before(start, monkeypatch):
@@ -252,16 +244,14 @@ def test_the_vlm_follows_the_planner_that_was_stepped_before(start, monkeypatch)
 
 def test_the_vlm_is_asked_about_few_frames_and_parts_of_them_add_up(start, monkeypatch):
     seen, policy = frames([False] * 16, [False] * 16), policy_of(start)
-    heard, sizes, gradients = listen(policy, seen, Learning(anchor=0.0)), [], []
-    assert heard is not None
-    real = bottom_up.ask
+    noise, heard, real = start_noise(policy, 16, step_generator(0, 0)), hear(policy, seen), bottom_up.ask
+    sizes, losses, gradients = [], [], []
 
     def counted(vlm, questions):
         sizes.append(len(questions))
         return real(vlm, questions)
 
     monkeypatch.setattr(bottom_up, "ask", counted)
-    noise, losses = start_noise(policy, 16, step_generator(0, 0)), []
     for micro_batch in (8, 2):
         policy.model.zero_grad()
         settings = Learning(batch=16, high_batch=3, micro_batch=micro_batch)
@@ -354,7 +344,8 @@ def whole(start, tmp_path, monkeypatch):
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened(whole, start, bags, tmp_path, monkeypatch):
     straight, result = whole
     broken = args_of(start, tmp_path / "broken")
-    for module, name, call in ((stage3, "drive_all", 1), (bottom_up, "drawn", 2), (stage3, "drive_all", 3)):
+    stops = ((stage3, "drive_all", 1), (bottom_up, "answers", 1), (bottom_up, "drawn", 2), (stage3, "drive_all", 3))
+    for module, name, call in stops:
         with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
             interrupted(patch, module, name, call)
             stage3.main(dataclasses.replace(broken, resume=True))
