@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from senna2_core.checkpoints import load_checkpoint
 from senna2_core.config import from_dict
@@ -16,11 +15,9 @@ from senna2_perception.network import PerceptionNetwork
 from senna2_planner.adapter import DecisionAdapter
 from senna2_planner.config import AdapterConfig, PlannerConfig
 from senna2_planner.planner import make_planner
-from senna2_planner.residual import ResidualPlanner
 from senna2_vlm.config import LoraSettings
 from senna2_vlm.decide import DecisionModel
 from senna2_vlm.model import attach_lora, save_parts
-from training.round_drives import Batch
 from training.stage1_e2e import save
 
 STAGES: dict[str, dict[str, tuple[str, ...]]] = {  # that the parts of a model are of, by the stage that it has come to
@@ -90,23 +87,3 @@ def save_policy(policy: Policy, out: Path, stage: str, provenance: dict[str, Any
     save(out, stage, {"perception": (policy.perception, policy.configs["perception"])}, of_perception)
     merged = copy.deepcopy(policy.lora).merge_and_unload()
     save_parts(dataclasses.replace(policy.vlm.parts, model=merged), out / "vlm", stage=stage, provenance=provenance)
-
-
-def plan(modules: torch.nn.ModuleDict, vlm: DecisionModel, batch: Batch, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """What planner and adapter in `modules` do about the VLM's likeliest decisions; differentiable.
-
-    Args:
-        modules: `Policy.model`, or `Policy.start`.
-        vlm: that decides.
-        batch: of B frames.
-        noise: (B, 40, 3) that the two-step DDIM rollout starts from.
-    Returns:
-        Plans (B, 40, 3), log-probabilities of the answers (B, 20).
-    """
-    planner = modules["planner"]
-    assert isinstance(planner, ResidualPlanner)
-    log_probabilities, hidden = vlm.score(batch.images, batch.navigations, batch.asked_mps)
-    decided = log_probabilities.argmax(1)
-    rows = torch.stack([hidden[:, 0], hidden[torch.arange(len(decided)), 1 + decided]], dim=1).float()
-    condition = modules["adapter"](rows, decided // 5, decided % 5)
-    return planner.sample(batch.speed_mps, batch.scene, condition, noise), log_probabilities

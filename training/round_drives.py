@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from senna2_core.objects import Navigation
 from senna2_sim.env import SimEnv
 from senna2_sim.metrics import Result, closed_loop
 from senna2_sim.rig import load_rig
@@ -46,16 +45,14 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """B plans to be made, and the questions behind the decisions that they follow."""
+    """B plans to be made."""
 
     scene: Tensor  # (B, n, D)
     speed_mps: Tensor  # (B,) where the plan starts
     unsafe: Tensor  # (B,) bool: slow down
     slow: Tensor  # (B,) bool: go faster
-    images: list[np.ndarray]  # of the earlier moment that was decided about, like all that follows
-    navigations: list[Navigation]
-    asked_mps: list[float]
-    commands: Tensor  # (B,) DirectionAction codes
+    question: Tensor  # (B,) as in Frames
+    commands: Tensor  # (B,) DirectionAction codes of its navigation
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,16 +71,15 @@ class Frames:
 
     def batch(self, chosen: np.ndarray, device: str) -> Batch:
         """Frames chosen (B,)."""
-        asked = [self.questions[q] for q in self.question[chosen]]
+        question = self.question[chosen]
+        commands = [int(self.questions[q].navigation.command) for q in question]
         return Batch(
             scene=torch.from_numpy(self.tokens[chosen]).to(device),
             speed_mps=torch.tensor(self.speed_mps[chosen], dtype=torch.float32, device=device),
             unsafe=torch.from_numpy(self.unsafe[chosen]).to(device),
             slow=torch.from_numpy(self.slow[chosen]).to(device),
-            images=[question.image for question in asked],
-            navigations=[question.navigation for question in asked],
-            asked_mps=[question.speed_mps for question in asked],
-            commands=torch.tensor([int(question.navigation.command) for question in asked], device=device),
+            question=torch.from_numpy(question).to(device),
+            commands=torch.tensor(commands, device=device),
         )
 
 

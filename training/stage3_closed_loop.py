@@ -3,11 +3,12 @@
 
 In rounds. The policy drives some training clips at 10 Hz in the simulator, in worker processes. Frames with a time to
 collision below 3 s are unsafe; frames that lag behind the expert and the speed limit are slow; what comes after a
-collision is dropped, and every fourth of the other frames is used (`training.alignment.marks`). Then, bottom up, each
-step has two halves: planner and adapter (and through the adapter the VLM) take a step on L_low, which shortens the
-plans of unsafe frames along their path and lengthens those of slow ones; then the stepped planner plans again, and
-where the VLM decides something else than what that plan does (f_K), the VLM takes a step on L_high, towards that.
-Planner and adapter train whole, the VLM by LoRA. Reads a stage 2 model, writes OUT/{perception,planner,adapter,vlm}.
+collision is dropped, and every fourth of the other frames is used (`training.alignment.marks`). Then the VLM is heard
+once on every question of the round, and steps follow, bottom up, of two halves each: planner and adapter take a step on
+L_low, which shortens the plans of unsafe frames along their path and lengthens those of slow ones; then the stepped
+planner plans again, and where the plan does (f_K) something else than the VLM was heard to say, the VLM takes a step on
+L_high, towards what the plan does. Planner and adapter train whole, the VLM by LoRA. Reads a stage 2 model, writes
+OUT/{perception,planner,adapter,vlm}.
 
 Guards against collapse: the statistics that normalise trajectories do not move; an anchor (the paper has none) holds
 plans where nothing is the matter at those of the policy that training started from; validation clips are driven every
@@ -40,7 +41,7 @@ from senna2_core.checkpoints import load_checkpoint, save_checkpoint
 from senna2_sim.rig import check_rig, load_rig
 from senna2_sim.scenarios import FAMILIES
 from senna2_vlm.config import LoraSettings
-from training.bottom_up import Learning, learn
+from training.bottom_up import Heard, Learning, learn, listen
 from training.cache import weights_digest
 from training.command import as_command
 from training.common import (
@@ -76,8 +77,8 @@ TOLD = ("CR", "AF-CR", "Safety@2", "min_ttc_s", "progress", "failures", "consist
 class Args(Learning):
     """Stage 3: let the policy drive, and train planner, adapter and, by LoRA, the VLM on how it went.
 
-    --preset small: on two cores, in about 25 minutes, a twentieth of the paper's samples and five times its
-    learning rate, as in stage 2; --preset full: the paper's hyper-parameters. Every other option changes one setting.
+    --preset small: for two cores, a third of the paper's samples and twenty times its learning rate; --preset full: the
+    paper's hyper-parameters. Every other option changes one setting.
     """
 
     preset: Literal["small", "full"] = "small"
@@ -94,11 +95,11 @@ class Args(Learning):
     """Progress for resuming, the book of the rounds (rounds.jsonl), the drives' bags, TensorBoard."""
     resume: bool = False
     """Go on from the last whole round, if there is one; the result is the same as without the stop."""
-    rounds: int = 10
+    rounds: int = 8
     """Rounds of driving and learning."""
     clips: str = "train"
     """Clips that are driven and learned from, as in `training.evaluate closed-loop --clips`; seeds below 900."""
-    clips_per_round: int = 12
+    clips_per_round: int = 28
     """How many of them in a round; none comes again before (nearly) all have come."""
     rig: str = "small"
     """Cameras."""
@@ -108,15 +109,17 @@ class Args(Learning):
     """Torch device of these."""
     keep: Literal["all", "newest", "none"] = "all"
     """Which rounds' drives stay in RUN/rollouts/round_K as bags, about 7 MB a clip."""
-    steps_per_round: int = 10
+    steps_per_round: int = 40
     """Optimizer steps (each with its two halves) in a round."""
     balance: float = 0.5
     """0: unsafe, slow and other frames as often as they come, 1: all equally often."""
     lora: LoraSettings = LoraSettings()
     """What trains of the VLM."""
-    lr: float = 5e-5
-    """Learning rate after warm-up; cosine decay to 0 over all rounds."""
-    warmup: int = 5
+    lr: float = 2e-4
+    """Learning rate of planner and adapter after warm-up; cosine decay to 0 over all rounds."""
+    lr_vlm: float = 2e-4
+    """That of the VLM."""
+    warmup: int = 10
     """Steps of linear warm-up."""
     weight_decay: float = 0.0
     """Of AdamW."""
@@ -127,7 +130,7 @@ class Args(Learning):
     validate_every: int = 2
     """Rounds between drives of the validation clips, which also come before the first and after the last one; 0: none
     at all, and no guard but the anchor: OUT is the newest policy."""
-    validation_clips: str = ",".join(f"{family}:900" for family in FAMILIES[:16])
+    validation_clips: str = ",".join(f"{family}:900" for family in FAMILIES)
     """Clips that decide which policy is best; seeds 900 to 999."""
     progress_floor: float = 0.95
     """Share of the start's progress that a policy must make on them to be the best."""
@@ -139,7 +142,7 @@ class Args(Learning):
     """Of torch, while training."""
 
     def __post_init__(self) -> None:
-        counts = ("rounds", "clips_per_round", "workers", "steps_per_round", "batch", "micro_batch")
+        counts = ("rounds", "clips_per_round", "workers", "steps_per_round", "batch", "high_batch", "micro_batch")
         wrong = [name for name in counts if getattr(self, name) < 1]
         if wrong:
             got = ", ".join(f"--{name.replace('_', '-')} {getattr(self, name)}" for name in wrong)
@@ -159,11 +162,13 @@ FULL = Args(  # Senna-2 A.1.3; it does not say how many clips and steps make a r
     drive_device="cuda",
     steps_per_round=20,
     batch=128,
+    high_batch=128,
     micro_batch=2,
     balance=0.0,
     beta=1.0,
     anchor=0.0,
     lr=1e-5,
+    lr_vlm=1e-5,
     warmup=0,
     weight_decay=0.0,
     betas=(0.9, 0.999),
@@ -188,8 +193,14 @@ def main(args: Args) -> float:
     seed_everything(args.seed, args.threads)
     vlm_folder = args.vlm or args.start / "vlm"
     policy = load_policy(args.start, vlm_folder, args.start_stage, args.lora, device)
-    optimizer = torch.optim.AdamW(
-        policy.model.parameters(), lr=args.lr, betas=args.betas, eps=args.eps, weight_decay=args.weight_decay
+    optimizer = torch.optim.AdamW(  # whose learning rates each step sets
+        [
+            {"name": "plans", "params": [*policy.model["planner"].parameters(), *policy.model["adapter"].parameters()]},
+            {"name": "vlm", "params": list(policy.model["lora"].parameters())},
+        ],
+        betas=args.betas,
+        eps=args.eps,
+        weight_decay=args.weight_decay,
     )
     origin = {part: weights_digest(args.start / part) for part in ("perception", "planner", "adapter")}
     origin["vlm"] = weights_digest(vlm_folder)
@@ -225,8 +236,12 @@ def main(args: Args) -> float:
                         f"round {number}: no clip has a frame before its first collision; try other --clips"
                     )
                 entry["driven"] = figures(drives) | {"frames": len(frames)}
+                with timed(entry, "listening"):
+                    heard = listen(policy, frames, args, lambda: bool(stop))
+                    if heard is None:
+                        end()
                 with timed(entry, "training"):
-                    entry["trained"] = train(policy, optimizer, frames, number, args, writer, stop)
+                    entry["trained"] = train(policy, optimizer, frames, heard, number, args, writer, stop)
                 save_policy(policy, args.run / NEWEST, "3", about | {"round": number})
             if args.validate_every and (number % args.validate_every == 0 or number == args.rounds):
                 with timed(entry, "validation"):
@@ -326,6 +341,7 @@ def train(
     policy: Policy,
     optimizer: torch.optim.Optimizer,
     frames: Frames,
+    heard: Heard,
     number: int,
     args: Args,
     writer: SummaryWriter,
@@ -335,6 +351,7 @@ def train(
     weights = balanced(np.stack([frames.unsafe, frames.slow], axis=1), args.balance)
     told = []
     first = (number - 1) * args.steps_per_round
+    rates = {"plans": args.lr, "vlm": args.lr_vlm}
     with trange(
         first,
         first + args.steps_per_round,
@@ -344,8 +361,8 @@ def train(
     ) as bar:
         for step in bar:
             for group in optimizer.param_groups:
-                group["lr"] = args.lr * cosine(step, args.rounds * args.steps_per_round, args.warmup)
-            told.append(learn(policy, optimizer, frames, step, weights, args))
+                group["lr"] = rates[group["name"]] * cosine(step, args.rounds * args.steps_per_round, args.warmup)
+            told.append(learn(policy, optimizer, frames, heard, step, weights, args))
             for name, value in told[-1].items():
                 writer.add_scalar(f"train/{name}", value, step + 1)
             shares = " ".join(f"{name} {100 * told[-1][name]:.0f}" for name in ("unsafe", "slow", "disagree"))
