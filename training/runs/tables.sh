@@ -56,7 +56,7 @@ for variant in $VARIANTS; do
   for seed in $SEEDS; do folders=$folders${folders:+,}$OUT/seed$seed/$variant; done
   set -- "$@" "$variant=$folders"
 done
-$PYTHON -m training.record --split evaluation --out "$EVAL"
+$PYTHON -m training.record --split evaluation --out "$EVAL" --workers "$WORKERS"
 for table in open-loop consistency; do
   $PYTHON -m training.evaluate $table --models "$@" --bags "$EVAL" --out "$OUT/open_loop" --workers "$WORKERS"
 done

@@ -113,7 +113,8 @@ def test_it_resumes_exactly_and_the_result_drives(bags, start, tmp_path, monkeyp
 
 def test_the_planner_learns_under_the_decision_that_the_trajectory_shows(bags, start, tmp_path, monkeypatch):
     """What the adapter is given with gradient is what `shown_decisions` says of the samples' labels."""
-    told, asked = [], []
+    told: list[int] = []
+    asked: list[tuple[int, int]] = []
     real = DecisionAdapter.forward
 
     def forward(self, hidden, speed, direction):
