@@ -19,6 +19,7 @@ from senna2_core.objects import EGO, Category, Navigation, Objects
 from senna2_core.polyline import Polyline
 from senna2_sim.rig import Camera
 from senna2_vlm import prompt
+from senna2_vlm.decide import Seen
 from training.data import DT_S, Drive, Target, balanced, find_bags, load_drive
 from training.sights import LANE_HALF_WIDTH_M, nearest_shown
 
@@ -39,6 +40,7 @@ class Question:
     decision: Decision
     reason: str
     sights: list[str]  # what each image token shows
+    seen: Seen | None = None  # what a vision tower that does not learn made of the image
 
     @property
     def image(self) -> np.ndarray:

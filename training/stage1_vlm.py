@@ -24,7 +24,7 @@ from senna2_core.actions import ALL_DECISIONS, PathClass, SpeedAction, words
 from senna2_core.config import to_dict
 from senna2_sim.rig import load_rig
 from senna2_vlm.config import SmallVlmConfig
-from senna2_vlm.decide import DecisionModel
+from senna2_vlm.decide import DecisionModel, Seen
 from senna2_vlm.model import build_small, save_parts
 from senna2_vlm.prompt import answer
 from training.command import as_command
@@ -60,8 +60,11 @@ class Args:
     """Cameras that the bags were recorded with."""
     target: Target = "plan"
     """What is right: the expert's plan, or the driven odometry."""
+    trains: Literal["all", "language"] = "all"
+    """language: the vision tower stays as it is in START and looks at each frame once, before training; a step then
+    takes a fraction of the time. For a model whose eyes are better than its decisions."""
     sights: bool = True
-    """Also learn what each image token shows."""
+    """Also learn what each image token shows; not where the vision tower does not learn."""
     reasons: bool = True
     """Also learn to say why, after the decision."""
     frame_lag_s: float = 0.5
@@ -149,9 +152,11 @@ def main(args: Args) -> float:
     spread = np.linspace(0, len(validation) - 1, min(args.validation_frames, len(validation)))
     validation = [validation[i] for i in spread.astype(int)]
     draw = draw_weights(train, args.balance)
-    optimizer = torch.optim.AdamW(
-        vlm.model.parameters(), lr=args.lr, betas=args.betas, eps=args.eps, weight_decay=args.weight_decay
-    )
+    if args.trains == "language":
+        vlm.model.model.visual.requires_grad_(False)
+        train = looked_at(vlm, train, args)
+    learning = [weight for weight in vlm.model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=args.lr, betas=args.betas, eps=args.eps, weight_decay=args.weight_decay)
     begin, error = (
         load_progress(args.run / "progress", vlm.model, optimizer, STAGE, settings) if args.resume else (0, math.inf)
     )
@@ -172,17 +177,19 @@ def main(args: Args) -> float:
             whole, shares = told(batch, args), []
             for number, part in own_parts(batch, args.micro_batch, state):
                 with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=args.bf16):
-                    answers, sights = told(part, args)
-                    images, navigations, speeds = asked(part)
-                    placed = enumerate(images, number * args.micro_batch)  # in the whole batch, however it is cut
-                    images = [spoiled(image, args.spoil, [args.seed, step, place]) for place, image in placed]
-                    share = vlm.answer_loss(
-                        images, navigations, speeds, answers, sights if args.sights else None, within=whole
-                    )
+                    answers, words = told(part, args)
+                    sights = words if args.sights and args.trains == "all" else None
+                    placed = enumerate(part, number * args.micro_batch)  # in the whole batch, however it is cut
+                    images = [
+                        question.seen or spoiled(question.image, args.spoil, [args.seed, step, place])
+                        for place, question in placed
+                    ]
+                    navigations, speeds = [q.navigation for q in part], [q.speed_mps for q in part]
+                    share = vlm.answer_loss(images, navigations, speeds, answers, sights, within=whole)
                 share.backward()
                 shares.append(share.detach())
-            add_up_gradients(vlm.model.parameters(), state)
-            grad_norm = torch.nn.utils.clip_grad_norm_(vlm.model.parameters(), args.max_grad_norm)
+            add_up_gradients(learning, state)
+            grad_norm = torch.nn.utils.clip_grad_norm_(learning, args.max_grad_norm)
             optimizer.step()
             loss = add_up(torch.stack(shares).sum()).item()
             stopped = add_up(torch.tensor(float(bool(stop)), device=device)).item() > 0  # all after the same step
@@ -228,6 +235,21 @@ def small(args: Args, device: str) -> DecisionModel:
     parts = build_small(args.config, args.seed)
     parts.model.to(device)
     return DecisionModel(parts)
+
+
+def looked_at(vlm: DecisionModel, questions: Sequence[Question], args: Args) -> list[Question]:
+    """Questions with what the vision tower makes of their frames, each spoiled once, in half precision."""
+    result = []
+    with torch.autocast(vlm.model.device.type, torch.bfloat16, enabled=args.bf16):
+        for first in trange(0, len(questions), args.batch, desc="looking", unit="batch", mininterval=1.0):
+            part = questions[first : first + args.batch]
+            placed = enumerate(part, first)
+            images = [spoiled(question.image, args.spoil, [args.seed, number]) for number, question in placed]
+            result += [
+                replace(question, seen=Seen(seen.embeddings.half().cpu(), seen.grid))
+                for question, seen in zip(part, vlm.see(images), strict=True)
+            ]
+    return result
 
 
 def asked(questions: Sequence[Question]) -> tuple[list, list, list]:

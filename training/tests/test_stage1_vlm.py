@@ -122,6 +122,20 @@ def test_a_stopped_and_resumed_run_ends_like_one_that_was_not_stopped(bags, tmp_
         main(replace(halves, resume=True, lr=1.0))
 
 
+def test_the_language_model_learns_alone_on_what_the_vision_tower_saw_once(bags, tmp_path):
+    main(args(bags, tmp_path / "start"))
+    start = str(tmp_path / "start" / "vlm")
+    again = args(bags, tmp_path / "again", start=start, trains="language", steps=2)
+    main(again)
+    main(replace(again, out=tmp_path / "twice" / "vlm", run=tmp_path / "twice"))
+    before, after, twice = (
+        load_file(folder / "model.safetensors") for folder in (Path(start), again.out, tmp_path / "twice" / "vlm")
+    )
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved and not any("visual" in name for name in moved)
+    assert all(torch.equal(after[name], twice[name]) for name in after)
+
+
 @pytest.mark.large
 def test_it_learns_to_tell_three_brightnesses_apart_and_writes_a_folder_with_its_stage(bags, tmp_path):
     best = main(args(bags, tmp_path, steps=60, batch=6, lr=4e-3, warmup=10, validate_every=20, sights=False))

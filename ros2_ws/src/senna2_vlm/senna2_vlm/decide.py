@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from senna2_core.actions import ALL_DECISIONS, Decision
 from senna2_core.messages import DecisionOutput
@@ -64,6 +65,14 @@ class AnswerTrie:
             ancestry,
             torch.tensor(leaves),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the vision tower makes of a frame or a pair of frames: all that the language model reads of it."""
+
+    embeddings: torch.Tensor  # (rows * columns, D)
+    grid: tuple[int, int]  # rows and columns of image tokens
 
 
 class DecisionModel:
@@ -185,9 +194,17 @@ class DecisionModel:
         of_answers = (of_nodes[:, None] * trie.ancestry[trie.leaves].to(device)).sum(-1)  # not @: autocast would round
         return of_answers, states[:, torch.cat([torch.zeros(1, dtype=torch.long), 1 + trie.leaves])]
 
+    def see(self, images: Sequence[np.ndarray]) -> list[Seen]:
+        """Look at frames (H, W, 3) or pairs (2, H, W, 3), as `decide` takes them, once and for all; no gradient."""
+        with torch.no_grad():
+            vision = {name: value.to(self.model.device) for name, value in self._patches(images).items()}
+            embeddings = self.model.model.get_image_features(**vision).pooler_output
+        merged = (vision["image_grid_thw"][:, 1:] // self.parts.image_processor.merge_size).tolist()
+        return [Seen(x, (rows, columns)) for x, (rows, columns) in zip(embeddings, merged, strict=True)]
+
     def answer_loss(
         self,
-        images: Sequence[np.ndarray],
+        images: Sequence[np.ndarray] | Sequence[Seen],
         navigations: Sequence[Navigation],
         speeds_mps: Sequence[float],
         answers: Sequence[str],
@@ -198,7 +215,8 @@ class DecisionModel:
         """Mean negative log-likelihood of the answer tokens (Senna-2 eq. 2), a scalar; what training minimises.
 
         Args:
-            images: B front frames (H, W, 3) or pairs (2, H, W, 3), uint8 RGB, as `decide` takes them.
+            images: B front frames (H, W, 3) or pairs (2, H, W, 3), uint8 RGB, as `decide` takes them; or what `see` has
+                made of them: then only the language model gets a gradient.
             navigations: B.
             speeds_mps: B, m/s.
             answers: B, as `prompt.answer` writes them.
@@ -210,7 +228,13 @@ class DecisionModel:
         """
         inputs = self._encode(images, navigations, speeds_mps, answers)
         labels = inputs.pop("labels")[:, 1:]
-        vision = self.model.model.get_image_features(inputs.pop("pixel_values"), inputs["image_grid_thw"])
+        if "pixel_values" in inputs:
+            vision = self.model.model.get_image_features(inputs.pop("pixel_values"), inputs["image_grid_thw"])
+        else:
+            seen_before = [image.embeddings for image in images if isinstance(image, Seen)]
+            vision = BaseModelOutputWithPooling(
+                pooler_output=tuple(x.to(self.model.lm_head.weight) for x in seen_before)
+            )
         states = self.model.model(**inputs, mm_encoder_outputs={"image": vision}, use_cache=False).last_hidden_state
         all_answers, all_sights = within or (answers, sights or ())
         surprise = self._surprise(states[:, :-1][labels >= 0], labels[labels >= 0])
@@ -247,14 +271,19 @@ class DecisionModel:
 
     def _encode(
         self,
-        images: Sequence[np.ndarray],
+        images: Sequence[np.ndarray] | Sequence[Seen],
         navigations: Sequence[Navigation],
         speeds_mps: Sequence[float],
         answers: Sequence[str] | None = None,
     ) -> dict[str, torch.Tensor]:
         """Model inputs, right-padded; with answers also `labels`, -100 where nothing is to be learnt."""
-        vision = self._patches(images)
-        counts = (vision["image_grid_thw"].prod(1) // self.parts.image_processor.merge_size**2).tolist()
+        grids = [image.grid for image in images if isinstance(image, Seen)]
+        merge = self.parts.image_processor.merge_size
+        if grids:
+            vision = {"image_grid_thw": torch.tensor([[1, merge * rows, merge * columns] for rows, columns in grids])}
+        else:
+            vision = self._patches([image for image in images if not isinstance(image, Seen)])
+        counts = (vision["image_grid_thw"].prod(1) // merge**2).tolist()
         asked = self._tokens(list(map(prompt, navigations, speeds_mps, counts)))
         said = self._tokens(list(answers)) if answers is not None else [[] for _ in asked]
         width = max(len(a) + len(s) for a, s in zip(asked, said, strict=True))
@@ -270,8 +299,7 @@ class DecisionModel:
             "input_ids": ids,
             "attention_mask": mask,
             "mm_token_type_ids": (ids == self._image_token).int(),  # without it positions silently become 1-D
-            "pixel_values": vision["pixel_values"],
-            "image_grid_thw": vision["image_grid_thw"],
+            **vision,
         }
         if answers is not None:
             result["labels"] = labels

@@ -79,6 +79,19 @@ def test_answer_loss_is_the_mean_negative_log_likelihood_of_the_answer_tokens():
     assert loss.item() * len(vlm.parts.tokenizer(ANSWERS[7]).input_ids) == pytest.approx(-scores[0, 7].item(), rel=1e-5)
 
 
+def test_what_was_seen_before_answers_as_the_images_do_and_leaves_the_vision_tower_alone():
+    vlm, images = small(), [frame(0), frame(1, (120, 200))]
+    questions = *zip(*QUESTIONS, strict=True), [ANSWERS[7], ANSWERS[2]]
+    seen = vlm.see(images)
+    assert [one.grid for one in seen] == [vlm.image_grid(*image.shape[:2]) for image in images]
+    want = vlm.answer_loss(images, *questions)
+    loss = vlm.answer_loss(seen, *questions)
+    assert loss.item() == pytest.approx(want.item(), rel=1e-5)
+    loss.backward()
+    with_gradient = {name for name, weight in vlm.model.named_parameters() if weight.grad is not None}
+    assert with_gradient and not any("visual" in name for name in with_gradient)
+
+
 def test_sights_add_the_likelihood_of_their_words_given_the_image_tokens():
     vlm, image = small(), frame(0)
     asked = [image], *([q] for q in QUESTIONS[0]), [ANSWERS[7]]
