@@ -52,6 +52,9 @@ def test_a_bag_holds_the_world_step_by_step(recorded):
         np.testing.assert_allclose(drive.plan[step], world.expert_plan, atol=1e-4)
         np.testing.assert_allclose(drive.truth[step].agents.boxes, world.agents.boxes, atol=1e-4)
         assert drive.truth[step].intention == world.intention
+        np.testing.assert_array_equal(drive.signals[step].kinds, world.signals.kinds)
+        np.testing.assert_allclose(drive.signals[step].positions, world.signals.positions, atol=1e-4)
+        np.testing.assert_allclose(drive.signals[step].gaps_m, world.signals.gaps_m, atol=1e-4)
         assert drive.navigation[step].text == world.navigation().text
         world.step(world.expert_plan)
     assert {camera: drive.image(camera, 0).shape for camera in drive.frames} == {
