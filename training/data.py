@@ -24,14 +24,15 @@ from senna2_core.messages import (
     read_map,
     read_navigation,
     read_odometry,
+    read_signals,
     read_trajectory,
 )
-from senna2_core.objects import EgoState, MapElements, Navigation
+from senna2_core.objects import EgoState, MapElements, Navigation, Signals
 
 STEPS, DT_S = 40, 0.1
 VALIDATION_SEEDS, EVALUATION_SEEDS = range(900, 1000), 1000  # training uses the seeds below; 1000 on is never looked at
 STEPWISE = ("/ego/odometry", "/ego/navigation", "/sim/ground_truth")
-MAP, PLAN, CAMERA = "/sim/map", "/planner/trajectory", r"/camera/(\w+)/compressed"
+MAP, PLAN, SIGNALS, CAMERA = "/sim/map", "/planner/trajectory", "/sim/signals", r"/camera/(\w+)/compressed"
 Target = Literal["plan", "odometry"]
 
 
@@ -71,6 +72,7 @@ class Drive:
     plan: np.ndarray  # (T, 40, 3) what the expert planned, base_link; NaN where nobody planned
     map: MapElements  # in map
     frames: dict[str, Series]  # camera -> T compressed images, each read from the bag when it is asked for
+    signals: list[Signals] | None = None  # T, in map; None: the bag does not tell
 
     def __len__(self) -> int:
         return len(self.ego)
@@ -134,13 +136,17 @@ def load_drive(path: str | Path) -> Drive:
     cameras = {m[1]: index[topic] for topic in index.topics if (m := re.fullmatch(CAMERA, topic))}
     planned = (PLAN,) if PLAN in index.topics else ()
     series = [index[topic] for topic in (*STEPWISE, *planned)]
-    rows = [dict(zip(one.stamps_ns.tolist(), range(len(one)), strict=True)) for one in (*series, *cameras.values())]
+    rows = [_rows(one) for one in (*series, *cameras.values())]
     complete = sorted(set.intersection(*map(set, rows)))
     if not complete or not cameras or not len(index[MAP]):
         counts = {topic: len(one) for topic, one in index.topics.items()}
         raise ValueError(f"{path}: no step with all of {counts} and a map; see `python -m training.doctor {path}`")
     steps = [one.pick([row[stamp] for stamp in complete]) for one, row in zip(series, rows, strict=False)]
-    odometry, navigation, truth, *plan, elements = read_together([*steps, index[MAP][:1]])
+    told = index[SIGNALS] if SIGNALS in index.topics else index[MAP][:0]
+    told_at = _rows(told)
+    told = told.pick([told_at[stamp] for stamp in complete if stamp in told_at])
+    odometry, navigation, truth, *plan, signals, elements = read_together([*steps, told, index[MAP][:1]])
+    signals_at = dict(zip(told.stamps_ns.tolist(), map(read_signals, signals), strict=True))
     ego: list[EgoState] = []
     for msg in odometry:
         ego.append(read_odometry(msg, ego[-1] if ego else None))
@@ -155,7 +161,13 @@ def load_drive(path: str | Path) -> Drive:
             name: one.pick([row[stamp] for stamp in complete])
             for (name, one), row in zip(cameras.items(), rows[len(series) :], strict=True)
         },
+        signals=[signals_at.get(stamp, Signals.empty()) for stamp in complete] if SIGNALS in index.topics else None,
     )
+
+
+def _rows(series: Series) -> dict[int, int]:
+    """Stamp ns -> row of its message."""
+    return dict(zip(series.stamps_ns.tolist(), range(len(series)), strict=True))
 
 
 def _nobody_planned(steps: int) -> np.ndarray:

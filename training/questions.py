@@ -2,7 +2,7 @@
 
 Labels come from the recording itself: the decision is what the expert's plan (or what was driven) shows, see
 `training.data.Drive.decisions`; the reason, and what each image token shows, are built from the true boxes around the
-car.
+car, and the true lights, paddles and signs where the bag tells them.
 """
 
 from dataclasses import dataclass
@@ -15,18 +15,19 @@ from tqdm import tqdm
 from senna2_core.actions import UNKNOWN, Decision
 from senna2_core.geometry import wrap_angle
 from senna2_core.messages import read_image
-from senna2_core.objects import EGO, Category, Navigation, Objects
+from senna2_core.objects import EGO, Category, Navigation, Objects, SignalKind, Signals
 from senna2_core.polyline import Polyline
 from senna2_sim.rig import Camera
 from senna2_vlm import prompt
 from senna2_vlm.decide import Seen
 from training.data import DT_S, Drive, Target, balanced, find_bags, load_drive
-from training.sights import LANE_HALF_WIDTH_M, nearest_shown
+from training.sights import LANE_HALF_WIDTH_M, SIGNAL_RANGE_M, nearest_shown, signals_shown
 
 LOOK_AHEAD_M = 80.0  # for the road user next ahead
 BRAKES_MPS2 = -0.8
 CROSSES_S, CROSSES_MPS = 3.0, 0.5  # who walks or rides onto the way within this time, faster than this, crosses it
 NAMED = (Category.PEDESTRIAN, Category.CYCLIST, Category.OBSTACLE)  # their tokens say what they are, not how far
+WARNINGS = (SignalKind.WORKS, SignalKind.ROUNDABOUT)  # signs that are no reason for anything by themselves
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,6 +80,7 @@ def clip_questions(bag: Path, sampling: Sampling) -> list[Question]:
             continue
         ego = drive.ego[step]
         agents = drive.truth[step].agents.in_frame(ego.pose)
+        signals = (Signals.empty() if drive.signals is None else drive.signals[step]).in_frame(ego.pose)
         questions.append(
             Question(
                 frame=drive.frames["front"][step],
@@ -86,8 +88,8 @@ def clip_questions(bag: Path, sampling: Sampling) -> list[Question]:
                 navigation=drive.navigation[step],
                 speed_mps=ego.speed_mps,
                 decision=Decision(*labels[step]),
-                reason=reason(agents, accelerations(drive, step), future[step], ego.speed_mps),
-                sights=sights(agents, sampling.camera, sampling.grid),
+                reason=reason(agents, accelerations(drive, step), future[step], ego.speed_mps, signals),
+                sights=sights(agents, sampling.camera, sampling.grid, signals),
             )
         )
     return questions
@@ -108,8 +110,12 @@ def accelerations(drive: Drive, step: int) -> np.ndarray:
     return np.array([(after.get(i, 0) - before.get(i, after.get(i, 0))) / 0.4 for i in drive.truth[step].agents.ids])
 
 
-def reason(objects: Objects, accelerations_mps2: np.ndarray, future: np.ndarray, speed_mps: float) -> str:
-    """The road user next ahead on the way to be driven, how far it is and what it does; or that there is none.
+def reason(
+    objects: Objects, accelerations_mps2: np.ndarray, future: np.ndarray, speed_mps: float,
+    signals: Signals | None = None,
+) -> str:  # fmt: skip
+    """The signal that binds next, then the road user next ahead on the way to be driven, each with how far it is and
+    what it says or does; or that the road is clear.
 
     Vehicles count when they drive along the way, people and cyclists also when they cross it, obstacles always.
 
@@ -118,6 +124,7 @@ def reason(objects: Objects, accelerations_mps2: np.ndarray, future: np.ndarray,
         accelerations_mps2: of the objects, (N,), along their way.
         future: next poses of the ego (40, 3) in base_link.
         speed_mps: own speed.
+        signals: lights, paddles and signs.
     """
     yaw = future[-1, 2]
     end = future[-1, :2] + LOOK_AHEAD_M * np.array([np.cos(yaw), np.sin(yaw)])
@@ -136,8 +143,9 @@ def reason(objects: Objects, accelerations_mps2: np.ndarray, future: np.ndarray,
     )
     still = within & (objects.categories == Category.OBSTACLE)
     ahead = ((along & within) | crosses | still) & (gap > 0) & (gap < LOOK_AHEAD_M)
+    binding = "" if signals is None else next_signal(signals)
     if not ahead.any():
-        return prompt.reason()
+        return binding or prompt.reason()
     nearest = int(np.argmin(np.where(ahead, gap, np.inf)))
     speed = float(np.hypot(*objects.velocities[nearest]))
     if crosses[nearest]:
@@ -150,15 +158,30 @@ def reason(objects: Objects, accelerations_mps2: np.ndarray, future: np.ndarray,
         verb = "drives"
     else:
         verb = "is slower" if speed < speed_mps else "is faster"
-    return prompt.reason(Category(int(objects.categories[nearest])).name.lower(), float(gap[nearest]), verb)
+    who = prompt.reason(Category(int(objects.categories[nearest])).name.lower(), float(gap[nearest]), verb)
+    return f"{binding} {who}".strip()
 
 
-def sights(objects: Objects, camera: Camera, grid: tuple[int, int]) -> list[str]:
-    """What each of the rows x columns image tokens shows, row-major, in one word each."""
+def next_signal(signals: Signals) -> str:
+    """The nearest signal that binds, within SIGNAL_RANGE_M, in words; empty when there is none."""
+    gaps = np.where(np.isin(signals.kinds, WARNINGS), np.inf, signals.gaps_m)
+    if not (gaps <= SIGNAL_RANGE_M).any():
+        return ""
+    nearest = int(np.argmin(gaps))
+    return prompt.signal(SignalKind(int(signals.kinds[nearest])), float(gaps[nearest]))
+
+
+def sights(objects: Objects, camera: Camera, grid: tuple[int, int], signals: Signals | None = None) -> list[str]:
+    """What each of the rows x columns image tokens shows, row-major, in one word each; signals before road users."""
     named = {int(kind): kind.name.lower() for kind in NAMED}
     gaps, who = nearest_shown(objects, camera, grid)
     what = [named.get(int(objects.categories[index]), "") if index >= 0 else "" for index in who.ravel()]
-    return [prompt.sight(*shown) for shown in zip(gaps.ravel(), what, strict=True)]
+    words = [prompt.sight(*shown) for shown in zip(gaps.ravel(), what, strict=True)]
+    if signals is not None:
+        for token, index in enumerate(signals_shown(signals, camera, grid).ravel()):
+            if index >= 0:
+                words[token] = prompt.SIGNALS[SignalKind(int(signals.kinds[index]))][2]
+    return words
 
 
 def draw_weights(questions: list[Question], balance: float) -> np.ndarray:

@@ -28,9 +28,10 @@ from senna2_core.messages import (
     fill_map,
     fill_navigation,
     fill_odometry,
+    fill_signals,
     fill_trajectory,
 )
-from senna2_core.objects import EgoState, MapElements, Navigation
+from senna2_core.objects import EgoState, MapElements, Navigation, Signals
 from senna2_core.polyline import Polyline
 from senna2_sim.camera_effects import load_effects
 from senna2_sim.env import SimEnv
@@ -45,7 +46,7 @@ from training.driver import Driver, through_jpeg
 from training.workers import quiet_threads
 
 SAFE_TTC_S = 2.0
-RECORDING_VERSION = 3  # raise it when the same clip would be recorded differently: older bags are recorded again
+RECORDING_VERSION = 4  # raise it when the same clip would be recorded differently: older bags are recorded again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,9 +255,15 @@ class Recorder:
         self._write("/sim/map", "senna2_msgs/msg/MapElements", stamp_ns, fill_map, stamp_ns, "map", elements)
 
     def step(
-        self, ego: EgoState, navigation: Navigation, truth: GroundTruth, images: dict[str, np.ndarray], plan: np.ndarray
+        self,
+        ego: EgoState,
+        navigation: Navigation,
+        truth: GroundTruth,
+        images: dict[str, np.ndarray],
+        plan: np.ndarray,
+        signals: Signals | None = None,
     ) -> None:
-        """Everything about the step at ego.stamp_ns; plan (40, 3) in base_link."""
+        """Everything about the step at ego.stamp_ns; plan (40, 3) in base_link; signals in map, None: unknown."""
         t = ego.stamp_ns
         self._write("/ego/odometry", "nav_msgs/msg/Odometry", t, fill_odometry, ego)
         self._write("/ego/navigation", "senna2_msgs/msg/NavigationCommand", t, fill_navigation, t, navigation)
@@ -276,6 +283,8 @@ class Recorder:
                 f"{topic}/camera_info", "sensor_msgs/msg/CameraInfo", t, fill_camera_info, t, camera.name, *size
             )
         self._write("/sim/ground_truth", "senna2_msgs/msg/GroundTruth", t, fill_ground_truth, truth)
+        if signals is not None:
+            self._write("/sim/signals", "senna2_msgs/msg/Signals", t, fill_signals, t, "map", signals)
         self._write("/planner/trajectory", "senna2_msgs/msg/Trajectory", t, fill_trajectory, t, plan)
 
 
@@ -343,7 +352,8 @@ def _drive(job: Job, out: Path) -> dict[str, Any]:
         recorder.map(world.stamp_ns, world.map_elements())
         while not world.done:
             plan = world.expert_plan
-            recorder.step(world.ego, world.navigation(), ground_truth(world), observation["images"], plan)
+            now = (world.ego, world.navigation(), ground_truth(world))
+            recorder.step(*now, observation["images"], plan, world.signals)
             driven = plan
             if learned:
                 images = through_jpeg(observation["images"])

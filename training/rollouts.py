@@ -96,7 +96,8 @@ def roll_out(driver: Driver, env: SimEnv, bag: Path | None = None, rig: Rig | No
             if out.condition is None:
                 raise ValueError("rollout: got a driver without decisions, wanted one with VLM and adapter")
             if recorder is not None:
-                recorder.step(ego, navigation, ground_truth(world), observation["images"], out.trajectory)
+                now = (ego, navigation, ground_truth(world))
+                recorder.step(*now, observation["images"], out.trajectory, world.signals)
             egos.append(ego)
             navigations.append(navigation)
             fronts.append(images[CAMERA])

@@ -4,11 +4,13 @@ from functools import cache
 
 import numpy as np
 
-from senna2_core.geometry import box_corners
-from senna2_core.objects import Category, Objects
+from senna2_core.geometry import box_corners, wrap_angle
+from senna2_core.objects import Category, Objects, Signals
 from senna2_sim.rig import Camera
 
 GROUND_RANGE_M = 45.0
+SIGNAL_RANGE_M = 60.0  # lights, paddles and signs are told of within this
+FACING_RAD = np.deg2rad(70.0)  # a signal is seen from within this of the direction that it faces
 LANE_HALF_WIDTH_M = 1.6  # road users within this of the way ahead are in the way
 HEIGHTS_M = {Category.CAR: 1.5, Category.PEDESTRIAN: 1.75, Category.CYCLIST: 1.75, Category.OBSTACLE: 1.0}  # else 2.8
 
@@ -39,6 +41,24 @@ def nearest_shown(objects: Objects, camera: Camera, grid: tuple[int, int]) -> tu
         nearer = (holds | middle) & (depth[ahead].min() < nearest)
         nearest[nearer], who[nearer] = depth[ahead].min(), index
     return nearest, who
+
+
+def signals_shown(signals: Signals, camera: Camera, grid: tuple[int, int]) -> np.ndarray:
+    """The signal whose middle each image token holds: rows of signals, -1 where there is none, (rows, columns).
+
+    Of several in a token it is one that binds, and of these the nearest. What stands in front of it is not considered.
+    """
+    who = np.full(grid, -1)
+    pixels, depth = camera.project(signals.positions)
+    tokens = np.floor(pixels / [camera.width, camera.height] * grid[::-1]).astype(int)
+    sight = np.asarray(camera.position_m) - signals.positions
+    away = np.hypot(*sight[:, :2].T)
+    seen = (depth > 0) & (away < SIGNAL_RANGE_M) & ((tokens >= 0) & (tokens < grid[::-1])).all(1)
+    seen &= np.abs(wrap_angle(np.arctan2(sight[:, 1], sight[:, 0]) - signals.yaws)) < FACING_RAD
+    for index in np.lexsort((-away, np.isfinite(signals.gaps_m))):
+        if seen[index]:
+            who[tuple(tokens[index, ::-1])] = index
+    return who
 
 
 def closing_rates(objects: Objects, ego_speed_mps: float, camera: Camera) -> np.ndarray:

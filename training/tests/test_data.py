@@ -37,6 +37,10 @@ def test_labels_are_unknown_where_the_future_is(drive):
     np.testing.assert_array_equal(drive.decisions("plan")[known], labels[known])
 
 
+def test_a_bag_that_does_not_tell_of_signals_is_whole_without(drive):
+    assert drive.signals is None and len(drive) == 60
+
+
 def test_splits_never_meet(bags, tmp_path):
     assert [b.name for b in find_bags(bags, "training")] == [f"empty_road-000{i}" for i in range(3)]
     assert [b.name for b in find_bags(bags, "validation")] == ["empty_road-0900"]

@@ -45,13 +45,16 @@ def test_a_bag_holds_the_world_step_by_step(recorded):
     job, row, out = recorded
     drive = load_drive(out / job.name)
     world = World(load_clip(job.family, job.seed), seed=job.seed, disturbance=Disturbance(**job.disturbance))
-    assert len(drive) == row["steps"] == 10
+    assert len(drive) == row["steps"] == 10 and drive.signals is not None and len(drive.signals[0]) > 0
     for step in range(10):
         assert drive.ego[step].stamp_ns == world.stamp_ns
         np.testing.assert_allclose(drive.ego[step].pose, world.ego.pose, atol=1e-6)
         np.testing.assert_allclose(drive.plan[step], world.expert_plan, atol=1e-4)
         np.testing.assert_allclose(drive.truth[step].agents.boxes, world.agents.boxes, atol=1e-4)
         assert drive.truth[step].intention == world.intention
+        np.testing.assert_array_equal(drive.signals[step].kinds, world.signals.kinds)
+        np.testing.assert_allclose(drive.signals[step].positions, world.signals.positions, atol=1e-4)
+        np.testing.assert_allclose(drive.signals[step].gaps_m, world.signals.gaps_m, atol=1e-4)
         assert drive.navigation[step].text == world.navigation().text
         world.step(world.expert_plan)
     assert {camera: drive.image(camera, 0).shape for camera in drive.frames} == {

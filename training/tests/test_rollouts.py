@@ -81,6 +81,7 @@ def test_a_drive_into_the_car_ahead_is_unsafe_before_it_and_its_bag_shows_it(tmp
     drive = load_drive(tmp_path / "hard_brake-0000")
     np.testing.assert_allclose(drive.plan, episode.plans, atol=1e-4)
     np.testing.assert_allclose([ego.speed_mps for ego in drive.ego], rollout.speed_mps, atol=1e-6)
+    assert drive.signals is not None and len(drive.signals) == steps
     np.testing.assert_allclose([truth.progress_m for truth in drive.truth], rollout.progress_m, atol=1e-4)
 
 

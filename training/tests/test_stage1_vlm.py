@@ -18,18 +18,21 @@ from senna2_core.messages import (
     fill_map,
     fill_navigation,
     fill_odometry,
+    fill_signals,
     fill_trajectory,
 )
-from senna2_core.objects import Category, EgoState, MapElements, Navigation, Objects
+from senna2_core.objects import Category, EgoState, MapElements, Navigation, Objects, SignalKind, Signals
 from senna2_sim.rig import load_rig
 from senna2_vlm.config import SmallVlmConfig
 from senna2_vlm.decide import DecisionModel
-from senna2_vlm.model import read_card
+from senna2_vlm.model import build_small, read_card
+from senna2_vlm.prompt import SIGNALS
 from training import stage1_vlm
 from training.questions import Question, Sampling, clip_questions, draw_weights, reason, sights
 from training.stage1_vlm import Args, main, spoiled
 
 TINY = SmallVlmConfig(hidden=64, heads=2, layers=1, feed_forward=64, vision_hidden=32, vision_layers=2, vision_heads=2)
+RED, GREEN, WORKS = SignalKind.RED, SignalKind.GREEN, SignalKind.WORKS
 FRONT = load_rig("small")["front"]
 EVERY_FRAME = Sampling(camera=FRONT, grid=(6, 11), target="plan", frame_lag_s=0.5, fps=10.0, seed=0)
 ACCELERATION = {SpeedAction.ACCELERATE: 1.0, SpeedAction.KEEP: 0.0, SpeedAction.DECELERATE: -1.0}
@@ -41,8 +44,11 @@ def plan(speed_mps: float, acceleration: float) -> np.ndarray:
     return np.stack([speed_mps * t + acceleration * t**2 / 2, 0 * t, 0 * t], axis=1)
 
 
-def write_clip(folder: Path, steps: int = 20) -> Path:
-    """A drive along x at 8 m/s behind a car; the frame's brightness says what the expert plans."""
+def write_clip(folder: Path, steps: int = 20, signals: Signals | None = None) -> Path:
+    """A drive along x at 8 m/s behind a car; the frame's brightness says what the expert plans.
+
+    The first step's signals are not in the bag.
+    """
     cars = car(30.0, 0.0, 4.0)
     with BagWriter(folder) as bag:
         for k in range(steps):
@@ -79,6 +85,8 @@ def write_clip(folder: Path, steps: int = 20) -> Path:
             write("/ego/odometry", "nav_msgs/msg/Odometry", fill_odometry, ego)
             write("/ego/navigation", "senna2_msgs/msg/NavigationCommand", fill_navigation, stamp, navigation)
             write("/sim/ground_truth", "senna2_msgs/msg/GroundTruth", fill_ground_truth, truth)
+            if signals is not None and k > 0:
+                write("/sim/signals", "senna2_msgs/msg/Signals", fill_signals, stamp, "map", signals)
             write(
                 "/planner/trajectory",
                 "senna2_msgs/msg/Trajectory",
@@ -138,7 +146,7 @@ def test_the_language_model_learns_alone_on_what_the_vision_tower_saw_once(bags,
 
 @pytest.mark.large
 def test_it_learns_to_tell_three_brightnesses_apart_and_writes_a_folder_with_its_stage(bags, tmp_path):
-    best = main(args(bags, tmp_path, steps=60, batch=6, lr=4e-3, warmup=10, validate_every=20, sights=False))
+    best = main(args(bags, tmp_path, steps=80, batch=6, lr=4e-3, warmup=10, validate_every=20, sights=False))
     assert best > 0.99
     card = read_card(tmp_path / "vlm", stages=("1a",))
     assert card["provenance"]["validation_f1"]["mean"] == pytest.approx(best, abs=1e-3)
@@ -213,6 +221,89 @@ def test_the_nearer_road_user_hides_the_other_and_one_behind_is_not_seen():
     both = Objects(*(np.concatenate([getattr(o, f) for o in (far, near)]) for f in Objects.__dataclass_fields__))
     assert sights(both, FRONT, (6, 11)) == sights(near, FRONT, (6, 11))
     assert set(sights(behind, FRONT, (6, 11))) == {"clear"}
+
+
+def signal(kind: SignalKind, x: float, y: float, gap: float = np.inf, yaw: float = np.pi, z: float = 3.0) -> Signals:
+    return Signals(np.array([kind]), np.array([[x, y, z]]), np.array([yaw]), np.array([gap]))
+
+
+def all_of(*some: Signals) -> Signals:
+    return Signals(*(np.concatenate([getattr(s, f) for s in some]) for f in Signals.__dataclass_fields__))
+
+
+@pytest.mark.parametrize(
+    ("signals", "words"),
+    [
+        (signal(SignalKind.RED, 38.0, 3.0, 31.0), "the light 30 m ahead is red."),
+        (signal(SignalKind.PADDLE_STOP, 16.0, -2.0, 12.3), "the paddle 12 m ahead says stop."),
+        (signal(SignalKind.STOP, 24.0, -3.0, 19.6), "the sign 20 m ahead says stop."),
+        (signal(SignalKind.LIMIT, 24.0, -3.0, 20.0), "the sign 20 m ahead limits the speed."),
+        (signal(SignalKind.LEFT_LANE_CLOSED, 24.0, -3.0, 20.0), "the sign 20 m ahead closes the left lane."),
+        (signal(SignalKind.DETOUR_LEFT, 24.0, -3.0, 20.0), "the sign 20 m ahead leads left."),
+        (signal(SignalKind.RED, 38.0, 3.0), ""),  # not for us
+        (signal(SignalKind.RED, 70.0, 3.0, 61.0), ""),
+        (signal(SignalKind.WORKS, 24.0, -3.0, 20.0), ""),
+        (Signals.empty(), ""),
+        (
+            all_of(*(signal(kind, 9, 0, gap) for kind, gap in ((GREEN, 50.0), (RED, 40.0), (WORKS, 5.0)))),
+            "the light 40 m ahead is red.",
+        ),
+    ],
+)  # fmt: skip
+def test_the_reason_begins_with_the_signal_that_binds_next(signals, words):
+    nobody, leader = Objects.empty(), car(16.0, 0, 4)
+    assert reason(nobody, np.zeros(0), plan(8, 0), 8, signals) == (words or "the road is clear.")
+    behind_somebody = f"{words} the car 10 m ahead is slower.".strip()
+    assert reason(leader, np.zeros(1), plan(8, 0), 8, signals) == behind_somebody
+
+
+@pytest.mark.parametrize("kind", SignalKind)
+def test_the_token_that_holds_a_signals_middle_says_what_it_is(kind):
+    left, right = (
+        np.reshape(sights(Objects.empty(), FRONT, (6, 11), signal(kind, 25.0, y)), (6, 11)) for y in (4.0, -4.0)
+    )
+    word = SIGNALS[kind][2]
+    assert (left == word).sum() == 1 and set(left.ravel()) == {word, "clear"}
+    np.testing.assert_array_equal(left, right[:, ::-1])
+    row, column = np.argwhere(left == word)[0]
+    assert row < 3 and column < 5  # above the horizon, left
+
+
+@pytest.mark.parametrize(
+    "unseen",
+    [
+        signal(SignalKind.RED, -25.0, 0.0, yaw=0.0),  # behind
+        signal(SignalKind.RED, 65.0, 0.0),  # far
+        signal(SignalKind.RED, 25.0, 0.0, yaw=0.0),  # its back
+        signal(SignalKind.RED, 25.0, 0.0, yaw=np.pi / 2),  # its side
+        signal(SignalKind.RED, 2.5, 5.0),  # beside the picture
+    ],
+)
+def test_a_signal_that_the_camera_cannot_read_is_not_told(unseen):
+    assert set(sights(Objects.empty(), FRONT, (6, 11), unseen)) == {"clear"}
+
+
+def test_a_signal_is_told_in_place_of_a_road_user_and_the_one_that_binds_in_place_of_others():
+    person = small(Category.PEDESTRIAN, 12.0, 0.0)
+    both = all_of(signal(SignalKind.PADDLE_STOP, 12.0, 0.0, 8.0, z=1.4), signal(SignalKind.RED, 11.9, 0.0, z=1.4))
+    plain, told = sights(person, FRONT, (6, 11)), sights(person, FRONT, (6, 11), both)
+    changed = [pair for pair in zip(plain, told, strict=True) if pair[0] != pair[1]]
+    assert changed == [("pedestrian", "stop")]
+
+
+def test_questions_tell_of_the_signals_of_their_step_and_a_step_without_them_stays(tmp_path):
+    bag = write_clip(tmp_path / "red_light-0000", signals=signal(SignalKind.RED, 40.0, 3.0, 31.0))
+    questions = clip_questions(bag, EVERY_FRAME)
+    assert len(questions) == 20
+    assert not questions[0].reason.startswith("the light") and "red" not in questions[0].sights
+    assert all(q.reason.startswith("the light 30 m ahead is red. the car") for q in questions[1:])
+    assert all(q.sights.count("red") == 1 for q in questions[1:])
+
+
+def test_words_for_image_tokens_are_whole_tokens_of_a_model_built_anew():
+    tokenizer = build_small(TINY, seed=0).tokenizer
+    words = {word for _, _, word in SIGNALS.values()}
+    assert {word: len(tokenizer(f" {word}").input_ids) for word in words} == dict.fromkeys(words, 1)
 
 
 def test_balance_goes_from_as_recorded_to_all_decisions_alike():

@@ -17,6 +17,7 @@ TOPICS = {
     "/planner/consistency": "senna2_msgs/msg/Consistency",
     "/planner/markers": "visualization_msgs/msg/MarkerArray",
     "/sim/ground_truth": "senna2_msgs/msg/GroundTruth",
+    "/sim/signals": "senna2_msgs/msg/Signals",
     "/sim/map": "senna2_msgs/msg/MapElements",
     "/sim/markers": "visualization_msgs/msg/MarkerArray",
     "/sim/events": "senna2_msgs/msg/SimEvent",

@@ -41,7 +41,7 @@ def test_expert_drives_and_everything_is_written(simulate):
     assert result["duration_s"] == 2.0 and result["progress_m"] > 5 and result["real_time_factor"] > 0
     assert len(result["trajectory_sha256"]) == 64
     topics = bag_topics(run.out / "bag")
-    for topic in ("/ego/odometry", "/planner/trajectory", "/sim/ground_truth", *camera_topics(CAMERAS)):
+    for topic in ("/ego/odometry", "/planner/trajectory", "/sim/ground_truth", "/sim/signals", *camera_topics(CAMERAS)):
         assert topics[topic] == ((TOPICS | camera_topics())[topic], 21), topic
     assert topics["/sim/map"][1] == 1
     with av.open(str(run.out / "video.mp4")) as film:

@@ -13,7 +13,7 @@ import numpy as np
 
 from senna2_core.actions import Decision, DirectionAction, PathClass
 from senna2_core.geometry import quaternion_from_yaw, yaw_from_quaternion
-from senna2_core.objects import EgoState, MapElements, Navigation, Objects
+from senna2_core.objects import EgoState, MapElements, Navigation, Objects, Signals
 
 JPEG_QUALITY = 95
 
@@ -163,6 +163,23 @@ def read_objects(msg: Any) -> Objects:
         velocities=_columns(msg, _VELOCITY_FIELDS),
         scores=np.array(msg.scores),
     )
+
+
+def fill_signals(msg: Any, stamp_ns: int, frame_id: str, signals: Signals) -> Any:
+    """senna2_msgs/Signals; frame_id is the frame that the signals are in."""
+    fill_header(msg.header, stamp_ns, frame_id)
+    set_array(msg, "kinds", signals.kinds)
+    for name, column in zip(("x_m", "y_m", "z_m"), signals.positions.T, strict=True):
+        set_array(msg, name, column)
+    set_array(msg, "yaw_rad", signals.yaws)
+    set_array(msg, "gap_m", signals.gaps_m)
+    return msg
+
+
+def read_signals(msg: Any) -> Signals:
+    """Inverse of `fill_signals`, in the frame that the header names."""
+    columns = _columns(msg, ("x_m", "y_m", "z_m", "yaw_rad", "gap_m"))
+    return Signals(np.array(msg.kinds), columns[:, :3], columns[:, 3], columns[:, 4])
 
 
 def fill_map(msg: Any, stamp_ns: int, frame_id: str, elements: MapElements) -> Any:

@@ -32,6 +32,25 @@ class MapKind(IntEnum):
     ROUTE = 5
 
 
+class SignalKind(IntEnum):
+    """What a traffic light, a flagger's paddle or a sign says. Signs: the kinds of senna2_sim.world.types.SignKind."""
+
+    RED = 0  # lights
+    YELLOW = 1
+    GREEN = 2
+    PADDLE_STOP = 3
+    PADDLE_GO = 4
+    STOP = 5  # signs from here on
+    GIVE_WAY = 6
+    LIMIT = 7
+    WORKS = 8
+    LEFT_LANE_CLOSED = 9
+    RIGHT_LANE_CLOSED = 10
+    DETOUR_LEFT = 11
+    DETOUR_RIGHT = 12
+    ROUNDABOUT = 13
+
+
 @dataclass(frozen=True, kw_only=True)
 class Vehicle:
     """Outline of a car whose pose is that of its rear axle."""
@@ -94,6 +113,36 @@ class Objects:
         pose = np.asarray(pose, dtype=np.float64)
         boxes = np.concatenate([to_frame(self.boxes[:, :3], pose), self.boxes[:, 3:]], axis=1)
         return replace(self, boxes=boxes, velocities=rotate(self.velocities, -pose[2]))
+
+
+@dataclass(frozen=True, eq=False)
+class Signals:
+    """N traffic lights, paddles and signs, all in one frame."""
+
+    kinds: np.ndarray  # (N,) int64, SignalKind
+    positions: np.ndarray  # (N, 3) float64, middle of lamp, paddle or face; z above ground, m
+    yaws: np.ndarray  # (N,) float64, direction that it faces, rad
+    gaps_m: np.ndarray  # (N,) float64, along the route from the ego's front bumper to where it binds; inf: it does not
+
+    def __post_init__(self) -> None:
+        count = len(self.kinds)
+        _as_array(self, "kinds", np.int64, (count,))
+        _as_array(self, "positions", np.float64, (count, 3))
+        _as_array(self, "yaws", np.float64, (count,))
+        _as_array(self, "gaps_m", np.float64, (count,))
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    @classmethod
+    def empty(cls) -> "Signals":
+        """No signals."""
+        return cls(np.zeros(0), np.zeros((0, 3)), np.zeros(0), np.zeros(0))
+
+    def in_frame(self, pose: np.ndarray) -> "Signals":
+        """The same signals seen from pose (3,), given in the current frame."""
+        seen = to_frame(np.column_stack([self.positions[:, :2], self.yaws]), np.asarray(pose, dtype=np.float64))
+        return replace(self, positions=np.column_stack([seen[:, :2], self.positions[:, 2]]), yaws=seen[:, 2])
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from senna2_core import messages as m
 from senna2_core.actions import ALL_DECISIONS, UNKNOWN, Decision, DirectionAction, PathClass, SpeedAction
 from senna2_core.bags import blank, typestore
-from senna2_core.objects import EgoState, MapElements, Navigation, Objects
+from senna2_core.objects import EgoState, MapElements, Navigation, Objects, Signals
 
 STAMP = 12_300_000_000
 DECISION = Decision(SpeedAction.STOP, DirectionAction.CHANGE_LANE_RIGHT)
@@ -93,6 +93,28 @@ def test_objects(make, count):
     msg = over_the_wire(m.fill_objects(make(name), STAMP, "base_link", sent), name)
     same_objects(m.read_objects(msg), sent)
     assert msg.header.frame_id == "base_link"
+
+
+@pytest.mark.parametrize("count", [0, 1, 9])
+def test_signals(make, count):
+    name = "senna2_msgs/msg/Signals"
+    gaps = np.where(np.arange(count) % 2, np.inf, RNG.uniform(0, 99, count).astype(np.float32))
+    sent = Signals(
+        RNG.integers(0, 14, count), RNG.normal(size=(count, 3)).astype(np.float32),
+        RNG.normal(size=count).astype(np.float32), gaps,
+    )  # fmt: skip
+    msg = over_the_wire(m.fill_signals(make(name), STAMP, "map", sent), name)
+    got = m.read_signals(msg)
+    for field in ("kinds", "positions", "yaws", "gaps_m"):
+        np.testing.assert_array_equal(getattr(got, field), getattr(sent, field))
+    assert (msg.header.frame_id, m.stamp_ns(msg.header)) == ("map", STAMP)
+
+
+def test_signals_with_a_kind_too_many_are_refused():
+    msg = m.fill_signals(blank("senna2_msgs/msg/Signals"), STAMP, "map", Signals.empty())
+    msg.kinds = np.zeros(1, np.uint8)
+    with pytest.raises(ValueError, match=r"Signals.positions: got shape \(0, 3\), wanted \(1, 3\)"):
+        m.read_signals(msg)
 
 
 @pytest.mark.parametrize("sizes", [[], [3], [2, 0, 5], [0, 0]])

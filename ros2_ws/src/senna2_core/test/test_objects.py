@@ -3,7 +3,7 @@ import pytest
 
 from senna2_core.actions import DirectionAction
 from senna2_core.geometry import inverse
-from senna2_core.objects import EGO, EgoState, MapElements, MapKind, Navigation, Objects
+from senna2_core.objects import EGO, EgoState, MapElements, MapKind, Navigation, Objects, SignalKind, Signals
 
 
 def some_objects(count=5, seed=0):
@@ -30,6 +30,15 @@ def test_velocity_turns_with_the_frame_and_stays_over_ground():
     np.testing.assert_allclose(seen.boxes, [[5, 0, 0, 4, 2]], atol=1e-12)
     np.testing.assert_allclose(seen.velocities, [[3, 0]], atol=1e-12)
     assert seen.ids.tolist() == [7]
+
+
+def test_signals_turn_with_the_frame_and_keep_height_and_gap():
+    signals = Signals([SignalKind.RED], [[10, 5, 4.5]], [np.pi], [3.0])
+    seen = signals.in_frame(np.array([10.0, 0.0, np.pi / 2]))
+    np.testing.assert_allclose(seen.positions, [[5, 0, 4.5]], atol=1e-12)
+    np.testing.assert_allclose(seen.yaws, [np.pi / 2])
+    assert seen.gaps_m.tolist() == [3.0] and seen.kinds.tolist() == [SignalKind.RED]
+    assert len(Signals.empty().in_frame(np.zeros(3))) == 0
 
 
 def test_selecting_keeps_rows_together():

@@ -81,7 +81,8 @@ class SimNode(Node):
         with self.health.timing("render"):
             images = self._session.images()
         with self.health.timing("publish"):
-            self._send.step(self._world.ego, self._world.navigation(), self._session.truth(), images)
+            world = self._world
+            self._send.step(world.ego, world.navigation(), self._session.truth(), world.signals, images)
         if self._config.driver != "senna2":
             plan = DRIVERS[self._config.driver](self._world)
             self._trajectory.publish(fill_trajectory(Trajectory(), self._world.stamp_ns, plan))

@@ -8,6 +8,7 @@ from rosgraph_msgs.msg import Clock
 from senna2_msgs.msg import GroundTruth as GroundTruthMsg
 from senna2_msgs.msg import MapElements as MapElementsMsg
 from senna2_msgs.msg import NavigationCommand, SimEvent
+from senna2_msgs.msg import Signals as SignalsMsg
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import MarkerArray
 
@@ -22,8 +23,9 @@ from senna2_core.messages import (
     fill_map,
     fill_navigation,
     fill_odometry,
+    fill_signals,
 )
-from senna2_core.objects import EgoState, MapElements, Navigation
+from senna2_core.objects import EgoState, MapElements, Navigation, Signals
 from senna2_core.ros_node import output_qos, wait_until_heard
 from senna2_sim.rig import Rig
 from senna2_sim.world.world import World
@@ -45,6 +47,7 @@ class SensorPublishers:
         self._odometry = publisher(Odometry, "ego/odometry")
         self._navigation = publisher(NavigationCommand, "ego/navigation")
         self._truth = publisher(GroundTruthMsg, "sim/ground_truth")
+        self._signals = publisher(SignalsMsg, "sim/signals")
         self._map = publisher(MapElementsMsg, "sim/map")
         self._markers = publisher(MarkerArray, "sim/markers")
         self._events = publisher(SimEvent, "sim/events")
@@ -52,7 +55,8 @@ class SensorPublishers:
         self._raw = {name: publisher(Image, f"camera/{name}/image_raw") for name in self._cameras}
         self._info = {name: publisher(CameraInfo, f"camera/{name}/camera_info") for name in self._cameras}
         cameras = (*self._jpeg.values(), *self._raw.values(), *self._info.values())
-        self._of_steps = (self._clock, self._odometry, self._navigation, self._truth, self._markers, *cameras)
+        drive = (self._odometry, self._navigation, self._truth, self._signals)
+        self._of_steps = (self._clock, *drive, self._markers, *cameras)
 
     def clock(self, stamp_ns: int) -> None:
         """/clock alone."""
@@ -70,7 +74,9 @@ class SensorPublishers:
         fill_header(msg.header, world.stamp_ns, "map")
         self._events.publish(msg)
 
-    def step(self, ego: EgoState, navigation: Navigation, truth: GroundTruth, images: dict[str, np.ndarray]) -> None:
+    def step(
+        self, ego: EgoState, navigation: Navigation, truth: GroundTruth, signals: Signals, images: dict[str, np.ndarray]
+    ) -> None:
         """Everything about the step at ego.stamp_ns; the clock first."""
         stamp_ns = ego.stamp_ns
         self.clock(stamp_ns)
@@ -84,6 +90,7 @@ class SensorPublishers:
             info = (CameraInfo(), stamp_ns, name, camera.width, camera.height, camera.intrinsics)
             self._info[name].publish(fill_camera_info(*info))
         self._truth.publish(fill_ground_truth(GroundTruthMsg(), truth))
+        self._signals.publish(fill_signals(SignalsMsg(), stamp_ns, "map", signals))
         self._markers.publish(agents_marker(stamp_ns, ego, truth.agents))
 
     def keep_together(self) -> None:

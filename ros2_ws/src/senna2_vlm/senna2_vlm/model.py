@@ -31,7 +31,7 @@ from transformers.utils.logging import disable_progress_bar
 from senna2_core.actions import DirectionAction, SpeedAction, words
 from senna2_core.objects import Category
 from senna2_vlm.config import FullVlmConfig, LoraSettings, SmallVlmConfig, VlmConfig
-from senna2_vlm.prompt import ANSWERS, END_TOKEN, IMAGE_TOKEN, SYSTEM, VERBS
+from senna2_vlm.prompt import ANSWERS, END_TOKEN, IMAGE_TOKEN, SIGNALS, SYSTEM, VERBS
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -330,6 +330,7 @@ def _corpus() -> list[str]:
         ),
         "Navigation: follow the road. Navigation: take the next exit. merge left. merge right. at the junction.",
         *(f"the {category.name.lower()} 12 m ahead {verb}." for category in Category for verb in VERBS),
+        *(f"the {what} 12 m ahead {says}. {word} {word}" for what, says, word in SIGNALS.values()),
         "0 above. the road is clear. it bends to the left. it bends to the right. the light is red, yellow, green.",
     ]
 

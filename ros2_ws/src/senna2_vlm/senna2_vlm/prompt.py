@@ -4,7 +4,7 @@ Chat format of the Qwen2.5-VL family, written out: what its chat template render
 """
 
 from senna2_core.actions import ALL_DECISIONS, Decision, DirectionAction, SpeedAction, words
-from senna2_core.objects import Navigation
+from senna2_core.objects import Navigation, SignalKind
 
 IMAGE_TOKEN = "<|image_pad|>"  # in the prompt as often as the image has tokens
 END_TOKEN = "<|im_end|>"
@@ -14,6 +14,23 @@ SYSTEM = (
 )
 ANSWERS: tuple[str, ...] = tuple(decision.text for decision in ALL_DECISIONS)  # in index order
 VERBS = ("stands", "brakes", "is slower", "is faster", "drives", "crosses")  # what the one ahead does
+
+SIGNALS = {  # what it is, what it says or does, and the word for an image token that shows it
+    SignalKind.RED: ("light", "is red", "red"),
+    SignalKind.YELLOW: ("light", "is yellow", "yellow"),
+    SignalKind.GREEN: ("light", "is green", "green"),
+    SignalKind.PADDLE_STOP: ("paddle", "says stop", "stop"),
+    SignalKind.PADDLE_GO: ("paddle", "says go", "go"),
+    SignalKind.STOP: ("sign", "says stop", "stop"),
+    SignalKind.GIVE_WAY: ("sign", "says give way", "sign"),
+    SignalKind.LIMIT: ("sign", "limits the speed", "sign"),
+    SignalKind.WORKS: ("sign", "warns of works", "sign"),
+    SignalKind.LEFT_LANE_CLOSED: ("sign", "closes the left lane", "sign"),
+    SignalKind.RIGHT_LANE_CLOSED: ("sign", "closes the right lane", "sign"),
+    SignalKind.DETOUR_LEFT: ("sign", "leads left", "sign"),
+    SignalKind.DETOUR_RIGHT: ("sign", "leads right", "sign"),
+    SignalKind.ROUNDABOUT: ("sign", "shows a roundabout", "sign"),
+}
 
 
 def question(navigation: Navigation, speed_mps: float) -> str:
@@ -37,8 +54,18 @@ def reason(road_user: str = "", gap_m: float = 0.0, verb: str = "") -> str:
     """Why: who is next ahead, how far, and what it does (one of VERBS); without a road user, that the road is clear."""
     if not road_user:
         return "the road is clear."
+    return f"the {road_user} {_metres(gap_m)} m ahead {verb}."
+
+
+def signal(kind: SignalKind, gap_m: float) -> str:
+    """Why: which signal binds next, how far ahead, and what it says."""
+    what, says, _ = SIGNALS[kind]
+    return f"the {what} {_metres(gap_m)} m ahead {says}."
+
+
+def _metres(gap_m: float) -> int:
     step = 2 if gap_m < 20 else 5 if gap_m < 40 else 10
-    return f"the {road_user} {step * round(gap_m / step)} m ahead {verb}."
+    return step * round(gap_m / step)
 
 
 def sight(gap_m: float, what: str = "") -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from senna2_core.actions import DirectionAction, words
 from senna2_core.geometry import boxes_overlap, points_to_frame, wrap_angle
-from senna2_core.objects import EGO, EgoState, MapElements, MapKind, Navigation, Objects
+from senna2_core.objects import EGO, EgoState, MapElements, MapKind, Navigation, Objects, Signals
 from senna2_core.ttc import time_to_collision
 from senna2_sim.ego import Ego, EgoConfig
 from senna2_sim.expert import plan
@@ -17,6 +17,7 @@ from senna2_sim.traffic import Prediction, Traffic, half_extent, light_stop
 from senna2_sim.traffic_models import TrafficModel, with_traffic
 from senna2_sim.world.faults import MEMORY_STEPS, STOPPED_MPS, at_fault, avoidable, counts_for_ttc
 from senna2_sim.world.paths import Paths
+from senna2_sim.world.signals import Posts, posts_of, signals_of
 from senna2_sim.world.signs import breaks_limit, obeys_stop, signs_on
 from senna2_sim.world.surface import Surface
 from senna2_sim.world.types import Clip, LightColour, Manoeuvre
@@ -158,6 +159,15 @@ class World:
     def light_colours(self) -> tuple[LightColour, ...]:
         """In the order of clip.road.lights."""
         return self.traffic.light_colours()
+
+    @property
+    def signals(self) -> Signals:
+        """Lights, paddles and signs, in map; gaps from the ego's front bumper."""
+        return signals_of(self._posts, self.light_colours, self.station_m + FRONT_M, self.obeyed_stops)
+
+    @cached_property
+    def _posts(self) -> Posts:
+        return posts_of(self.clip.road, self.route, self.light_stops)
 
     @property
     def progress_m(self) -> float:
