@@ -21,12 +21,13 @@ from senna2_sim.rig import Camera
 from senna2_vlm import prompt
 from senna2_vlm.decide import Seen
 from training.data import DT_S, Drive, Target, balanced, find_bags, load_drive
-from training.sights import LANE_HALF_WIDTH_M, SIGNAL_RANGE_M, nearest_shown, signals_shown
+from training.sights import LANE_HALF_WIDTH_M, SIGNAL_RANGE_M, closing_rates, nearest_shown, signals_shown
 
 LOOK_AHEAD_M = 80.0  # for the road user next ahead
 BRAKES_MPS2 = -0.8
 CROSSES_S, CROSSES_MPS = 3.0, 0.5  # who walks or rides onto the way within this time, faster than this, crosses it
 NAMED = (Category.PEDESTRIAN, Category.CYCLIST, Category.OBSTACLE)  # their tokens say what they are, not how far
+CLOSING = 0.1  # 1/s
 WARNINGS = (SignalKind.WORKS, SignalKind.ROUNDABOUT)  # signs that are no reason for anything by themselves
 
 
@@ -89,7 +90,7 @@ def clip_questions(bag: Path, sampling: Sampling) -> list[Question]:
                 speed_mps=ego.speed_mps,
                 decision=Decision(*labels[step]),
                 reason=reason(agents, accelerations(drive, step), future[step], ego.speed_mps, signals),
-                sights=sights(agents, sampling.camera, sampling.grid, signals),
+                sights=sights(agents, sampling.camera, sampling.grid, ego.speed_mps, signals),
             )
         )
     return questions
@@ -171,12 +172,20 @@ def next_signal(signals: Signals) -> str:
     return prompt.signal(SignalKind(int(signals.kinds[nearest])), float(gaps[nearest]))
 
 
-def sights(objects: Objects, camera: Camera, grid: tuple[int, int], signals: Signals | None = None) -> list[str]:
-    """What each of the rows x columns image tokens shows, row-major, in one word each; signals before road users."""
+def sights(
+    objects: Objects, camera: Camera, grid: tuple[int, int], speed_mps: float = 0.0, signals: Signals | None = None
+) -> list[str]:
+    """What each of the rows x columns image tokens shows, row-major, in one word each; signals before road users.
+
+    Args:
+        objects: true boxes in base_link, velocities over ground.
+        speed_mps: own speed; whose distance shrinks by over CLOSING of itself in a second, is told as closing.
+    """
     named = {int(kind): kind.name.lower() for kind in NAMED}
     gaps, who = nearest_shown(objects, camera, grid)
-    what = [named.get(int(objects.categories[index]), "") if index >= 0 else "" for index in who.ravel()]
-    words = [prompt.sight(*shown) for shown in zip(gaps.ravel(), what, strict=True)]
+    what = [named.get(int(kind), "") for kind in np.append(objects.categories, 0)[who.ravel()]]
+    closing = np.append(closing_rates(objects, speed_mps, camera) < -CLOSING, False)[who.ravel()]
+    words = [prompt.sight(*shown) for shown in zip(gaps.ravel(), what, closing, strict=True)]
     if signals is not None:
         for token, index in enumerate(signals_shown(signals, camera, grid).ravel()):
             if index >= 0:

@@ -211,6 +211,12 @@ def test_sights_of_a_mirrored_world_are_mirrored():
     assert (left[:, 6:] == "clear").all()
 
 
+@pytest.mark.parametrize(("own", "word"), [(3.0, "3"), (4.0, "3"), (5.0, "3"), (8.0, "d"), (16.0, "d")])
+def test_sights_tell_who_comes_nearer_from_who_keeps_away(own, word):
+    """16 m away at 4 m/s: it comes nearer by a tenth in a second at about 6 m/s."""
+    assert set(sights(car(20.0, 0.0, 4.0), FRONT, (6, 11), own)) == {word, "clear"}
+
+
 @pytest.mark.parametrize("kind", [Category.PEDESTRIAN, Category.CYCLIST, Category.OBSTACLE])
 def test_sights_name_what_is_no_vehicle(kind):
     assert set(sights(small(kind, 12.0, 0.0), FRONT, (6, 11))) == {kind.name.lower(), "clear"}
@@ -260,7 +266,7 @@ def test_the_reason_begins_with_the_signal_that_binds_next(signals, words):
 @pytest.mark.parametrize("kind", SignalKind)
 def test_the_token_that_holds_a_signals_middle_says_what_it_is(kind):
     left, right = (
-        np.reshape(sights(Objects.empty(), FRONT, (6, 11), signal(kind, 25.0, y)), (6, 11)) for y in (4.0, -4.0)
+        np.reshape(sights(Objects.empty(), FRONT, (6, 11), 0.0, signal(kind, 25.0, y)), (6, 11)) for y in (4.0, -4.0)
     )
     word = SIGNALS[kind][2]
     assert (left == word).sum() == 1 and set(left.ravel()) == {word, "clear"}
@@ -280,13 +286,13 @@ def test_the_token_that_holds_a_signals_middle_says_what_it_is(kind):
     ],
 )
 def test_a_signal_that_the_camera_cannot_read_is_not_told(unseen):
-    assert set(sights(Objects.empty(), FRONT, (6, 11), unseen)) == {"clear"}
+    assert set(sights(Objects.empty(), FRONT, (6, 11), 0.0, unseen)) == {"clear"}
 
 
 def test_a_signal_is_told_in_place_of_a_road_user_and_the_one_that_binds_in_place_of_others():
     person = small(Category.PEDESTRIAN, 12.0, 0.0)
     both = all_of(signal(SignalKind.PADDLE_STOP, 12.0, 0.0, 8.0, z=1.4), signal(SignalKind.RED, 11.9, 0.0, z=1.4))
-    plain, told = sights(person, FRONT, (6, 11)), sights(person, FRONT, (6, 11), both)
+    plain, told = sights(person, FRONT, (6, 11)), sights(person, FRONT, (6, 11), 0.0, both)
     changed = [pair for pair in zip(plain, told, strict=True) if pair[0] != pair[1]]
     assert changed == [("pedestrian", "stop")]
 

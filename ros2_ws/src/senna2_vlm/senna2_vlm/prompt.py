@@ -68,11 +68,12 @@ def _metres(gap_m: float) -> int:
     return step * round(gap_m / step)
 
 
-def sight(gap_m: float, what: str = "") -> str:
-    """What an image token shows, in a word: what is nearest, if it has a name, else how far it is, in steps of 5 m."""
+def sight(gap_m: float, what: str = "", closing: bool = False) -> str:
+    """What an image token shows, in a word: what is nearest, if it has a name, else how far it is, in steps of 5 m: a
+    digit, or a letter where the gap is closing."""
     if gap_m == float("inf"):
         return "clear"
-    return what or str(min(int(gap_m / 5), 9))
+    return what or ("abcdefghij" if closing else "0123456789")[min(int(gap_m / 5), 9)]
 
 
 def answer(decision: Decision, why: str = "") -> str:
