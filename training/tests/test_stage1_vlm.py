@@ -312,12 +312,15 @@ def test_words_for_image_tokens_are_whole_tokens_of_a_model_built_anew():
     assert {word: len(tokenizer(f" {word}").input_ids) for word in words} == dict.fromkeys(words, 1)
 
 
-def test_balance_goes_from_as_recorded_to_all_decisions_alike():
-    often, rare = Decision(SpeedAction.KEEP, DirectionAction.STRAIGHT), Decision(SpeedAction.STOP, DirectionAction(1))
+@pytest.mark.parametrize("rare", ["decision", "subject"])
+def test_balance_goes_from_as_recorded_to_all_decisions_and_their_subjects_alike(rare):
+    keep, stop = Decision(SpeedAction.KEEP, DirectionAction.STRAIGHT), Decision(SpeedAction.STOP, DirectionAction(1))
+    often = (keep, "the road is clear.")
+    seldom = (stop, often[1]) if rare == "decision" else (keep, "the pedestrian 20 m ahead crosses.")
     navigation = Navigation(command=DirectionAction.STRAIGHT, text="", target_point=np.zeros(2), speed_limit_mps=1)
     questions = [
-        Question(frame=None, before=None, navigation=navigation, speed_mps=0, decision=decision, reason="", sights=[])
-        for decision in [often] * 9 + [rare]
+        Question(frame=None, before=None, navigation=navigation, speed_mps=0, decision=decision, reason=why, sights=[])
+        for decision, why in [often] * 9 + [seldom]
     ]
     assert draw_weights(questions, 0.0)[-1] == pytest.approx(0.1)
     assert draw_weights(questions, 1.0)[-1] == pytest.approx(0.5)
