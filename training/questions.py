@@ -194,8 +194,8 @@ def sights(
 
 
 def draw_weights(questions: list[Question], balance: float) -> np.ndarray:
-    """Probability (N,) to draw each question: a decision for the sake of something (what the reason names) that was seen
-    n times gets a share of n ** (1 - balance). Recorded, one frame in eighty is about people who cross."""
+    """Probability (N,) to draw each question: a decision for the sake of something (what the reason names) that was
+    seen n times gets a share of n ** (1 - balance). Recorded, one frame in eighty is about people who cross."""
     subjects = [question.reason.split()[1] if question.reason else "" for question in questions]
     _, whom = np.unique(subjects, return_inverse=True)
     return balanced(np.stack([[question.decision.index for question in questions], whom], axis=1), balance)
