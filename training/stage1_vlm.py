@@ -135,6 +135,8 @@ FULL = Args(  # Senna-2 A.1; it says nothing of max_grad_norm, of balance, and o
 
 def main(args: Args) -> float:
     """Train; returns the best validation F1, the mean over the speed and path classes that occur."""
+    if args.trains == "language" and args.start is None:
+        raise ValueError("--trains language: got no --start, wanted a model whose vision tower has learned to see")
     seed_everything(args.seed, args.threads)
     state, device = join(args.device)
     vlm = DecisionModel.from_pretrained(args.start, device, torch.float32) if args.start else small(args, device)

@@ -142,6 +142,8 @@ def test_the_language_model_learns_alone_on_what_the_vision_tower_saw_once(bags,
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and not any("visual" in name for name in moved)
     assert all(torch.equal(after[name], twice[name]) for name in after)
+    with pytest.raises(ValueError, match="no --start"):
+        main(replace(again, start=None))
 
 
 @pytest.mark.large
