@@ -1,7 +1,7 @@
 #!/bin/sh
 # Stage 1 of the small preset, end to end, on two cores; again after Ctrl-C: it goes on where it stopped.
-# expert bags -> VLM (1a) beside perception and planner (1b) -> bags in which these two drive and the expert says what it
-# would do -> 1b goes on with both -> adapter and planner (1c) -> bags that the whole stack drives, and 1c again, twice.
+# expert bags -> VLM (1a) beside perception and planner (1b) -> more of them, and bags in which these two drive and the
+# expert says what it would do -> 1b goes on with all -> adapter and planner (1c) -> bags that the whole stack drives, and 1c again, twice.
 # SEED=1 ... trains other seeds on the same bags, after seed 0; CLIPS: training clips per family; OUT: where the result goes.
 set -eu
 PYTHON=${PYTHON:-.venv/bin/python}
@@ -30,6 +30,7 @@ OMP_NUM_THREADS=2 $PYTHON -m training.stage1_e2e --resume --threads 2 --seed "$S
   --run "$RUN/e2e" --out "$RUN/e2e/model"
 wait $vlm || { tail -3 "$RUN/vlm.log"; exit 1; }
 trap - INT TERM HUP EXIT # its number may be another process's from now on
+$PYTHON -m training.record --first "$CLIPS" --clips 5 --validation 0 # bags that the VLM does not know, for 1c
 $PYTHON -m training.record --policy runs/train/seed0/e2e/model --first 100 --clips 4 --validation 0
 OMP_NUM_THREADS=2 $PYTHON -m training.stage1_e2e --resume --threads 2 --seed "$SEED" --steps 800 --lr 4e-4 \
   --start "$RUN/e2e/model" --run "$RUN/e2e_2" --out "$RUN/e2e_2/model"
