@@ -11,7 +11,7 @@ from senna2_planner.memory_bank import decision_bin
 from senna2_vlm.decide import DecisionModel
 from senna2_vlm.model import CARD, read_card
 from training.cache import Arrays, along_drives, weights_digest
-from training.data import DT_S, Drive
+from training.data import DT_S, Drive, with_share
 
 Decided = Arrays  # "step" (N,) of the frame, "index" (N,) of the decision, "hidden" (N, K, D) float32
 
@@ -33,6 +33,16 @@ def bags_known_to(vlm_folder: Path) -> set[str]:
     if not (vlm_folder / CARD).is_file():
         return set()
     return set(read_card(vlm_folder)["provenance"].get("bags", ()))
+
+
+def with_unknown(
+    chances: np.ndarray, drives: Sequence[Drive], where: np.ndarray, vlm_folder: Path, share: float
+) -> np.ndarray:
+    """Probabilities (N,) of samples (N, 2) (drive, step), such that those from bags that a VLM was not trained on add
+    up to share; as they are when it knows all bags or none."""
+    known = bags_known_to(vlm_folder)
+    unknown = np.array([drive.name not in known for drive in drives])
+    return with_share(chances, unknown[where[:, 0]], share)
 
 
 def front(vlm: DecisionModel, drive: Drive, step: int, camera: str = "front") -> np.ndarray:

@@ -58,9 +58,8 @@ from training.data import (
     find_bags,
     load_drives,
     with_braking,
-    with_share,
 )
-from training.decisions import Decided, all_decisions, bags_known_to, pick
+from training.decisions import Decided, all_decisions, pick, with_unknown
 from training.metrics import open_loop
 from training.presets import from_command_line
 from training.processes import add_up, add_up_gradients, join, own_parts
@@ -260,9 +259,7 @@ def main(args: Args) -> float:
     chances = balanced(actions(training.drives, training.where, args.target), args.balance)
     chances = with_braking(chances, first_second(training), args.brake)
     if args.uses_vlm:
-        known = bags_known_to(args.vlm)
-        unseen = np.array([drive.name not in known for drive in training.drives])
-        chances = with_share(chances, unseen[training.where[:, 0]], args.unseen)
+        chances = with_unknown(chances, training.drives, training.where, args.vlm, args.unseen)
     if args.from_scratch:
         planner_config = dataclasses.replace(planner_config, tokens=training.tokens.shape[1])
     planner = make_planner(planner_config)

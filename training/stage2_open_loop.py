@@ -58,8 +58,8 @@ from training.common import (
     seed_everything,
     step_generator,
 )
-from training.data import Drive, Target, bag_bytes, balanced, drawn, find_bags, load_drives, with_share
-from training.decisions import bags_known_to, front
+from training.data import Drive, Target, bag_bytes, balanced, drawn, find_bags, load_drives
+from training.decisions import front, with_unknown
 from training.presets import from_command_line
 from training.processes import add_up, add_up_gradients, join, own_parts
 from training.stage1_e2e import actions, save
@@ -278,9 +278,7 @@ def main(args: Args) -> float:
 
     training, held_out = samples("training"), samples("validation")
     chances = balanced(actions(training.drives, training.where, args.target), args.balance)
-    known = bags_known_to(vlm_folder)
-    unseen = np.array([drive.name not in known for drive in training.drives])
-    chances = with_share(chances, unseen[training.where[:, 0]], args.unseen)
+    chances = with_unknown(chances, training.drives, training.where, vlm_folder, args.unseen)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=args.lr, betas=args.betas, eps=args.eps, weight_decay=args.weight_decay
     )

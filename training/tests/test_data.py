@@ -1,7 +1,11 @@
 """Laws of bags -> drives -> batches."""
 
 import dataclasses
+import hashlib
+import json
 import shutil
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +15,10 @@ from senna2_core.geometry import from_frame
 from senna2_core.objects import EGO, MapElements, MapKind
 from senna2_perception.config import PerceptionConfig
 from senna2_sim.rig import load_rig
+from senna2_vlm.model import CARD, WEIGHTS
 from training.common import step_generator
 from training.data import clip_polylines, find_bags, load_drive, sequence_starts, shuffled, with_braking, with_share
+from training.decisions import with_unknown
 from training.scenes import Augmentation, augment, make_batch
 from training.sights import ground_shown
 
@@ -153,3 +159,14 @@ def test_a_share_of_the_draws_goes_to_some_samples_whose_own_proportions_stay():
     np.testing.assert_allclose(found, [0.2, 0.4, 0.4 * 3 / 7, 0.4 * 4 / 7])
     for none_or_all in (np.zeros(4, bool), np.ones(4, bool)):
         assert with_share(chances, none_or_all, 0.6) is chances
+
+
+def test_the_share_of_bags_that_a_vlm_does_not_know_follows_its_card(tmp_path):
+    (tmp_path / WEIGHTS).write_bytes(b"weights")
+    card = {"module": "vlm", "stage": "1a", "sha256": hashlib.sha256(b"weights").hexdigest()}
+    (tmp_path / CARD).write_text(json.dumps(card | {"provenance": {"bags": ["curve-0000", "curve-0001"]}}))
+    drives: list[Any] = [SimpleNamespace(name=name) for name in ("curve-0000", "curve-0018", "curve-0001")]
+    where = np.array([[0, 5], [1, 5], [1, 10], [2, 5]])
+    found = with_unknown(np.full(4, 0.25), drives, where, tmp_path, 0.8)
+    np.testing.assert_allclose(found, [0.1, 0.4, 0.4, 0.1])
+    assert (with_unknown(np.full(2, 0.5), drives[::2], np.array([[0, 5], [1, 5]]), tmp_path, 1.0) == 0.5).all()
