@@ -87,7 +87,8 @@ class Args:
     bags: Path = Path("bags")
     """Folder of bags (make bags)."""
     start: Path = Path("runs/train/stage1_e2e/model")
-    """Stage 1b model: START/perception and START/planner."""
+    """Stage 1b model: START/perception and START/planner; or an earlier model of this stage, whose planner and adapter
+    then go on, e.g. with clips that it drove."""
     vlm: Path = Path("models/small-s1/vlm")
     """Stage 1a VLM."""
     out: Path = Path("models/small-s1")
@@ -97,7 +98,7 @@ class Args:
     resume: bool = False
     """Go on where the run folder stopped, if it did; the result is the same as without the stop."""
     fresh: bool = False
-    """The planner starts anew, with the layout of --planner, instead of as stage 1b left it."""
+    """The planner starts anew, with the layout of --planner, instead of as START left it, and so does the adapter."""
     planner: PlannerConfig = PlannerConfig()
     """Layout of a planner that starts anew (--fresh, variants regression and blind); START gives its tokens."""
     target: Target = "plan"
@@ -236,9 +237,12 @@ def main(args: Args) -> float:
             blind=args.variant == "blind",
             token_size=perception.config.size,
         )
-        weights = {}
+        weights, goes_on = {}, False
     else:
-        config, weights, _ = load_checkpoint(args.start / "planner", module="planner", stages=("1b",))
+        config, weights, meta = load_checkpoint(args.start / "planner", module="planner", stages=("1b", "1c"))
+        goes_on = meta["stage"] == "1c"
+        if goes_on and not args.uses_vlm and (args.start / "adapter").exists():
+            raise ValueError(f"{args.start}/planner: has heard a VLM, variant {args.variant} has none; add --fresh")
         planner_config = from_dict(PlannerConfig, config, f"{args.start}/planner")
 
     def samples(split: Literal["training", "validation"]) -> Samples:
@@ -267,7 +271,7 @@ def main(args: Args) -> float:
         planner.set_statistics(*all_targets(training.drives, args.target))
     else:
         planner.load_state_dict(weights)
-    if isinstance(planner, DiffusionPlanner):
+    if isinstance(planner, DiffusionPlanner) and not goes_on:
         planner.denoiser.standardise(torch.from_numpy(training.tokens))
     model = torch.nn.ModuleDict({"planner": planner})
     if training.decided is not None:
@@ -280,6 +284,14 @@ def main(args: Args) -> float:
             use_decision_token=args.variant != "no_decision_token",
         )
         model["adapter"] = DecisionAdapter(adapter_config)
+        if goes_on:
+            config, weights, _ = load_checkpoint(args.start / "adapter", module="adapter", stages=("1c",))
+            if from_dict(AdapterConfig, config, f"{args.start}/adapter") != adapter_config:
+                raise ValueError(
+                    f"{args.start}/adapter: got {config}, this variant with this VLM wants "
+                    f"{dataclasses.asdict(adapter_config)}; give --variant and --vlm of its training, or --fresh"
+                )
+            model["adapter"].load_state_dict(weights)
     model.to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=args.lr, betas=args.betas, eps=args.eps, weight_decay=args.weight_decay

@@ -88,8 +88,20 @@ def test_adapter_resumes_exactly_and_the_result_drives(bags, vlm, tmp_path, monk
     for name in ("perception", "planner", "adapter"):
         one, two = (load_file(args.out / name / "model.safetensors") for args in (straight, broken))
         assert one.keys() == two.keys() and all((one[k] == two[k]).all() for k in one)
+    on = dataclasses.replace(broken, start=straight.out, run=tmp_path / "on", out=tmp_path / "on" / "model")
+    stage1_adapter.main(dataclasses.replace(on, steps=1, lr=0.0))  # goes on from there
+    for name in ("planner", "adapter"):
+        one, two = (load_file(args.out / name / "model.safetensors") for args in (straight, on))
+        assert all((one[k] == two[k]).all() for k in one)
+    with pytest.raises(ValueError, match=r"adapter: got .*use_decision_token"):
+        stage1_adapter.main(dataclasses.replace(on, variant="no_decision_token", run=tmp_path / "c"))
+    with pytest.raises(ValueError, match="planner: has heard a VLM"):
+        stage1_adapter.main(dataclasses.replace(on, variant="e2e", run=tmp_path / "c", out=tmp_path / "c" / "model"))
+    shutil.copytree(straight.out, tmp_path / "aligned")
+    card = tmp_path / "aligned" / "planner" / "config.json"
+    card.write_text(card.read_text().replace('"1c"', '"2"'))
     with pytest.raises(ValueError, match="stage"):
-        stage1_adapter.main(dataclasses.replace(broken, start=straight.out, run=tmp_path / "c"))
+        stage1_adapter.main(dataclasses.replace(broken, start=tmp_path / "aligned", run=tmp_path / "d"))
     drive = load_drive(bags / "empty_road-0000")
     driver = Driver.from_checkpoints(straight.out, vlm=vlm)
     plans = [[d.trajectory.tobytes(), d.condition.stamp_ns] for d in run(driver, drive)]
