@@ -17,9 +17,9 @@ help: ## this list
 setup: ## virtual environment .venv with everything in it; TORCH="torch==2.13.0 ..." chooses another torch build
 	@$(PYTHON) scripts/setup.py
 
-sim: setup ## drive a clip: CLIP= SEED= MODE=lockstep|realtime DRIVER=senna2|expert|constant_velocity DEVICE=auto|cpu|cuda RIG= FORCE="accelerate, straight"; or a scene: SCENE=file.ply|scene.json SCENE_UP= SCENE_SCALE= SCENE_POSE= SCENE_MAP= SCENE_CAPTURES=
+sim: setup ## drive a clip: CLIP= SEED= MODE=lockstep|realtime DRIVER=senna2|expert|constant_velocity DEVICE=auto|cpu|cuda RIG= FORCE="accelerate, straight" MODELS=; or a scene: SCENE=file.ply|scene.json SCENE_UP= SCENE_SCALE= SCENE_POSE= SCENE_MAP= SCENE_CAPTURES=
 	@python -m senna2_bringup.simulate $(if $(CLIP),--clip $(CLIP)) $(if $(SEED),--seed $(SEED)) $(if $(MODE),--mode $(MODE)) \
-	  $(if $(DRIVER),--driver $(DRIVER)) $(if $(DEVICE),--device $(DEVICE)) $(if $(RIG),--rig $(RIG)) $(if $(FORCE),--force-decision "$(FORCE)") $(if $(SCENE),--scene "$(SCENE)") \
+	  $(if $(DRIVER),--driver $(DRIVER)) $(if $(MODELS),--models "$(MODELS)") $(if $(DEVICE),--device $(DEVICE)) $(if $(RIG),--rig $(RIG)) $(if $(FORCE),--force-decision "$(FORCE)") $(if $(SCENE),--scene "$(SCENE)") \
 	  $(if $(SCENE_UP),--scene.up=$(SCENE_UP)) $(if $(SCENE_SCALE),--scene.scale $(SCENE_SCALE)) \
 	  $(if $(SCENE_POSE),--scene.pose $(SCENE_POSE)) $(if $(SCENE_MAP),--scene.map "$(SCENE_MAP)") \
 	  $(if $(SCENE_CAPTURES),--scene.captures "$(SCENE_CAPTURES)")
