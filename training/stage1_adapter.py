@@ -87,8 +87,8 @@ class Args:
     bags: Path = Path("bags")
     """Folder of bags (make bags)."""
     start: Path = Path("runs/train/stage1_e2e/model")
-    """Stage 1b model: START/perception and START/planner; or an earlier model of this stage, whose planner and adapter
-    then go on, e.g. with clips that it drove."""
+    """Stage 1b model: START/perception and START/planner; or an earlier model of this stage with the same --vlm, whose
+    planner and adapter then go on, e.g. with clips that it drove."""
     vlm: Path = Path("models/small-s1/vlm")
     """Stage 1a VLM."""
     out: Path = Path("models/small-s1")
